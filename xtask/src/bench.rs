@@ -1,0 +1,140 @@
+//! `cargo xtask bench connect`: what tracing costs, next to bpftrace and strace.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::setup::kernels::{self, Kernel};
+use crate::setup::{self, COMPARED};
+use crate::vm::{Guest, Line, boot, find_program};
+use crate::{build, command, workspace};
+
+#[path = "bench_table.rs"]
+mod table;
+
+/// Longest time for one kernel.
+const DEADLINE: Duration = Duration::from_mins(20);
+/// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
+const RESULT: &str = "result ";
+
+/// Measure what tracing costs.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
+    Connect(Connect),
+}
+
+#[derive(clap::Args)]
+struct Connect {
+    /// Kernels to boot: a list such as 6.1,6.12, or all (5.10, 6.1, 6.12, 7.2)
+    #[arg(long, default_value = "6.1", conflicts_with = "native")]
+    kernel: String,
+    /// On this machine's own kernel, by the stable hooks, in a network namespace of its own; needs root
+    #[arg(long)]
+    native: bool,
+    /// How often each observer is measured, each time between two spells without any
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let Bench::Connect(connect) = &arguments.bench;
+    let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
+    setup::everything(&wanted, false)?;
+    setup::ensure_programs(COMPARED)?;
+    let binaries = build::static_binaries(&["probe-user", "portclash-tests"])?;
+    if connect.native {
+        let result = native(&binaries, connect.rounds)?;
+        keep("native", &result)?;
+    }
+    for kernel in wanted {
+        let guest = Guest {
+            init: binaries.join("lab-init"),
+            portclash: Some(binaries.join("portclash")),
+            files: Vec::new(),
+            programs: COMPARED,
+            plan: ["bench", "vm", &connect.rounds.to_string()].map(str::to_owned).to_vec(),
+        };
+        println!("booting Linux {}", kernel.name);
+        let result = emulated(&Kernel::find(kernel.name)?, &guest)?;
+        keep(kernel.name, &result)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn emulated(kernel: &Kernel, guest: &Guest) -> Result<Value> {
+    let mut result = None;
+    let status = boot(kernel, guest, DEADLINE, |line| {
+        if let Line::Text(text) = line {
+            match text.strip_prefix(RESULT) {
+                Some(json) => result = Some(serde_json::from_str(json).context("the result is no JSON")?),
+                None => println!("{text}"),
+            }
+        }
+        Ok(())
+    })?;
+    result.with_context(|| format!("the guest ended with status {status} and without a result"))
+}
+
+fn native(binaries: &std::path::Path, rounds: u32) -> Result<Value> {
+    let mut bench = Command::new(binaries.join("lab-init"));
+    let path = std::env::var("PATH").unwrap_or_default();
+    bench.args(["bench", "native", &rounds.to_string()]);
+    bench.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", binaries.display()));
+    let output = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot start: {}", command::shown(&bench)))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().find_map(|line| line.strip_prefix(RESULT)) {
+        Some(json) => serde_json::from_str(json).context("the result is no JSON"),
+        None => bail!("{}: {}", output.status, command::shown(&bench)),
+    }
+}
+
+/// Prints the result and writes it beside those of other kernels.
+fn keep(kernel: &str, result: &Value) -> Result<()> {
+    print!("{}", table::text(result));
+    let path = result_file();
+    let mut all: Value = match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?,
+        Err(_) => serde_json::json!({}),
+    };
+    if let Some(all) = all.as_object_mut() {
+        let mut result = result.clone();
+        if let Some(fields) = result.as_object_mut() {
+            fields.insert("machine".to_owned(), machine(kernel != "native"));
+        }
+        all.insert(kernel.to_owned(), result);
+    }
+    std::fs::create_dir_all(workspace::set_up("bench"))?;
+    std::fs::write(&path, format!("{all:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn result_file() -> PathBuf {
+    workspace::set_up("bench").join("connect.json")
+}
+
+/// The processor, and what emulates one on it.
+fn machine(emulated: bool) -> Value {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let qemu = find_program("qemu-system-x86_64").filter(|_| emulated);
+    let version = qemu.and_then(|qemu| command::output(Command::new(qemu).arg("--version")).ok());
+    serde_json::json!({
+        "cpu": model.map(|(_, model)| model),
+        "cpus": std::thread::available_parallelism().map(std::num::NonZero::get).ok(),
+        "emulator": version.as_deref().and_then(|text| text.lines().next()),
+    })
+}

@@ -1,0 +1,102 @@
+//! The result of the bench as text for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// Three tables: rates, run times, memory.
+pub(super) fn text(result: &Value) -> String {
+    let mut text = format!(
+        "\nLinux {}, {} CPUs, {} services, {} rounds of {} ms\n",
+        plain(result, "kernel"),
+        plain(result, "cpus"),
+        plain(result, "services"),
+        plain(result, "rounds"),
+        plain(result, "spell_ms"),
+    );
+    let _ = writeln!(
+        text,
+        "\n{:<34}{:>11}{:>10}{:>16}{:>14}",
+        "", "connects/s", "of bare", "middle half", "whole spells"
+    );
+    for row in rows(result, "rates") {
+        let half = format!("{}-{}", decimals(row, "ratio_low", 3), decimals(row, "ratio_high", 3));
+        let (rate, ratio) = (decimals(row, "undisturbed_per_second", 0), decimals(row, "ratio", 3));
+        let whole = decimals(row, "whole_ratio", 3);
+        let _ = writeln!(text, "{:<34}{rate:>11}{ratio:>10}{half:>16}{whole:>14}", plain(row, "name"));
+        for failure in rows(row, "failures") {
+            let _ = writeln!(text, "  not measured: {}", failure.as_str().unwrap_or_default());
+        }
+    }
+    for set in rows(result, "programs") {
+        let _ = writeln!(text, "\n{:<34}{:>12}{:>14}", plain(set, "name"), "ns per run", "per connect");
+        let connects = number(set, "connects");
+        for program in rows(set, "programs") {
+            let often = number(program, "runs") / connects;
+            let _ = writeln!(
+                text,
+                "  {:<32}{:>12}{often:>14.2}",
+                plain(program, "name"),
+                plain(program, "ns_per_run")
+            );
+        }
+        let _ = writeln!(text, "  {:<32}{:>12} ns per connect", "together", plain(set, "ns_per_connect"));
+    }
+    let _ = writeln!(text, "\n{:<34}{:>12}{:>12}{:>14}", "memory, MiB", "resident", "peak", "kernel's maps");
+    for size in rows(result, "memory") {
+        let maps: f64 = rows(size, "maps").iter().map(|map| number(map, "kib")).sum();
+        let name = format!("{} services", plain(size, "services"));
+        let (resident, peak) = (number(size, "resident_kib") / 1024.0, number(size, "peak_kib") / 1024.0);
+        let _ = writeln!(text, "{name:<34}{resident:>12.1}{peak:>12.1}{:>14.1}", maps / 1024.0);
+    }
+    text
+}
+
+fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// NaN where it is missing.
+fn number(value: &Value, name: &str) -> f64 {
+    value.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
+}
+
+fn decimals(value: &Value, name: &str, digits: usize) -> String {
+    match value.get(name).and_then(Value::as_f64) {
+        Some(number) => format!("{number:.digits$}"),
+        None => "-".to_owned(),
+    }
+}
+
+fn plain(value: &Value, name: &str) -> String {
+    match value.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_a_dash_with_its_reason() {
+        let rates = json!([{"name": "bpftrace", "per_second": null, "ratio": null, "failures": ["cannot start bpftrace"]}]);
+        let text = text(&json!({"rates": rates}));
+        let row = text.lines().find(|line| line.starts_with("bpftrace")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["bpftrace", "-", "-", "---", "-"]);
+        assert!(text.contains("not measured: cannot start bpftrace"), "{text}");
+    }
+
+    #[test]
+    fn runs_are_shown_per_connect() {
+        let programs = json!([{"name": "fentry", "connects": 100, "ns_per_connect": 55,
+            "programs": [{"name": "connect_fentry", "runs": 250, "ns_per_run": 22}]}]);
+        let text = text(&json!({"programs": programs}));
+        let row = text.lines().find(|line| line.contains("connect_fentry")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["connect_fentry", "22", "2.50"]);
+    }
+}

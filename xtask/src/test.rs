@@ -1,0 +1,105 @@
+//! `cargo xtask test`: everything that tells whether the project works.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::setup::kernels::{self, Kernel};
+use crate::stages::{Tally, word};
+use crate::vm::{Guest, Line, boot};
+use crate::{build, command, setup, workspace};
+
+/// Longest time for all scenarios on one kernel.
+const LAB_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Formatting, lints, documentation, dependencies, unit tests, and the lab on real kernels.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Kernels for the lab: a list such as 6.1,6.12, or all (5.10, 6.1, 6.12, 7.2)
+    #[arg(long, default_value = "6.1,6.12")]
+    kernels: String,
+    /// Run only the lab's scenarios whose name contains this, and no other stage
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Leave the lab out
+    #[arg(long, conflicts_with = "filter")]
+    no_lab: bool,
+}
+
+/// Runs every stage, whatever fails; the last line is `N passed, M failed`.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let wanted = if arguments.no_lab { Vec::new() } else { kernels::parse_list(&arguments.kernels)? };
+    let mut tally = Tally::default();
+    tally.stage("set-up", || setup::everything(&wanted, arguments.filter.is_none()));
+    if arguments.filter.is_none() {
+        checks(&mut tally);
+    }
+    if !wanted.is_empty() {
+        lab(&mut tally, &wanted, arguments.filter.as_deref().unwrap_or_default());
+    }
+    Ok(tally.finish())
+}
+
+fn checks(tally: &mut Tally) {
+    let cargo = |arguments: &str| -> Result<()> {
+        let mut cargo = workspace::cargo();
+        cargo.args(arguments.split(' '));
+        if arguments.starts_with("doc") {
+            cargo.env("RUSTDOCFLAGS", "-D warnings");
+        }
+        command::run(&mut cargo)
+    };
+    tally.stage("formatting", || cargo("fmt --all --check"));
+    tally.stage("lints", || cargo("clippy --quiet --workspace --all-targets -- -D warnings"));
+    tally.stage("documentation", || cargo("doc --quiet --workspace --no-deps"));
+    tally.stage("dependencies", || cargo("deny --log-level error check bans licenses sources"));
+    tally.stage("unit tests", || cargo("test --quiet --workspace"));
+}
+
+fn lab(tally: &mut Tally, wanted: &[&'static kernels::Wanted], filter: &str) {
+    let mut binaries = None;
+    tally.stage("the lab's programs", || {
+        binaries = Some(build::static_binaries(&["probe-user", "portclash-tests"])?);
+        Ok(())
+    });
+    let Some(binaries) = binaries else { return };
+    for wanted in wanted {
+        println!("== lab on kernel {}", wanted.name);
+        if let Err(error) = scenarios(tally, wanted.name, &binaries, filter) {
+            println!("{error:#}");
+            tally.count(&format!("lab {}", wanted.name), false);
+        }
+    }
+}
+
+/// Boots one kernel, prints and counts each scenario.
+fn scenarios(tally: &mut Tally, kernel: &str, binaries: &Path, filter: &str) -> Result<()> {
+    let guest = Guest {
+        init: binaries.join("lab-init"),
+        portclash: Some(binaries.join("portclash")),
+        files: Vec::new(),
+        programs: &[],
+        plan: vec!["test".to_owned(), filter.to_owned()],
+    };
+    let (mut played, mut failed) = (0, 0);
+    let status = boot(&Kernel::find(kernel)?, &guest, LAB_DEADLINE, |line| {
+        match line {
+            Line::Result { name, passed, seconds } => {
+                println!("lab {kernel:<5} {name} ... {} ({seconds} s)", word(*passed));
+                tally.count(&format!("lab {kernel} {name}"), *passed);
+                played += 1;
+                failed += u32::from(!*passed);
+            }
+            Line::Text(text) => println!("    {text}"),
+            Line::End(_) => {}
+        }
+        Ok(())
+    })?;
+    ensure!(played > 0, "no scenario has {filter:?} in its name");
+    if status != 0 && failed == 0 {
+        bail!("the guest ended with status {status}");
+    }
+    Ok(())
+}
