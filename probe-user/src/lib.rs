@@ -1,0 +1,3 @@
+//! User side of portclash.
+
+pub mod node;

@@ -1,0 +1,11 @@
+//! This node: processes, cgroups, network namespaces, sysctls, and what its kernel offers.
+
+pub mod cgroup;
+pub mod cgroup_id;
+pub mod cmdline;
+pub mod kernel_info;
+pub mod mounts;
+pub mod netns;
+pub mod port_ranges;
+pub mod process;
+pub mod sysctl;
