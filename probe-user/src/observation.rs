@@ -1,0 +1,160 @@
+//! The one type that every source yields and that diagnosis reads.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::ipvs::table::{IpvsConnection, Service, ServiceTable};
+
+/// Nanoseconds since the Unix epoch, UTC.
+pub type Nanos = i64;
+
+/// One timestamped fact from one source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// When it happened, nanoseconds since the Unix epoch.
+    pub at: Nanos,
+    /// Where it was seen, for people: a hook (`tcp_connect (fentry)`), a file, a table.
+    pub source: Arc<str>,
+    /// What was seen.
+    pub fact: Fact,
+}
+
+/// Names one TCP connect of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tuple {
+    /// Local address and port.
+    pub local: SocketAddr,
+    /// Remote address and port.
+    pub remote: SocketAddr,
+}
+
+/// The process that called connect(), as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Process id in the initial pid namespace.
+    pub pid: Option<u32>,
+    /// Task name at connect time.
+    pub comm: Option<String>,
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// Command line, secrets masked.
+    pub cmdline: Option<String>,
+    /// Path in the cgroup hierarchy.
+    pub cgroup: Option<String>,
+    /// Innermost container id (64 hex digits).
+    pub container_id: Option<String>,
+}
+
+/// What an observation says. A field that the source does not know is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// The IPVS table as it was at that time, in namespace `netns` (`None`: the only one that matters).
+    Services {
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// The whole table.
+        table: Arc<ServiceTable>,
+    },
+    /// A connect whose local address and port are a service sends its first SYN.
+    ConnectBegan {
+        /// Its addresses.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Initial sequence number.
+        isn: Option<u32>,
+        /// Kernel identity of the socket, reused after it is freed.
+        socket: Option<u64>,
+        /// Who called connect().
+        owner: Option<Arc<Owner>>,
+        /// The service it collides with, as known at that moment.
+        service: Option<Arc<Service>>,
+    },
+    /// connect() returned with an error.
+    ConnectFailed {
+        /// Local address if the socket had one.
+        local: Option<SocketAddr>,
+        /// Where it wanted to go.
+        remote: Option<SocketAddr>,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Kernel identity of the socket.
+        socket: Option<u64>,
+        /// Positive errno.
+        errno: i32,
+        /// Who called connect().
+        owner: Option<Arc<Owner>>,
+    },
+    /// A stack on this node answered a SYN-ACK with a RST.
+    Reset {
+        /// The SYN-ACK's source: the remote side of the connect, unless NAT changed it.
+        remote: SocketAddr,
+        /// The SYN-ACK's destination, which is who resets: a backend after a hijack.
+        local: SocketAddr,
+        /// Namespace of the resetting stack.
+        netns: Option<u32>,
+        /// Sequence number of the RST = ISN + 1 of the connect.
+        seq: u32,
+        /// Reason as the kernel names it (enum sk_rst_reason, 6.10 and later).
+        reason: Option<String>,
+    },
+    /// The socket of a flagged connection was reset by its own process.
+    ActiveReset {
+        /// Kernel identity of the socket.
+        socket: u64,
+    },
+    /// IPVS made a connection for the SYN-ACK and chose a backend.
+    Hijacked {
+        /// `client` = remote side of the connect, `virtual_address` = its local side.
+        connection: IpvsConnection,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Acknowledgement number of the SYN-ACK (ISN + 1).
+        ack: Option<u32>,
+    },
+    /// IPVS has no backend for the SYN-ACK and answers with ICMP port unreachable.
+    NoBackend {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Acknowledgement number of the SYN-ACK (ISN + 1).
+        ack: Option<u32>,
+    },
+    /// A row of the IPVS connection table whose client is a server that this node connected to.
+    ConnectionRow {
+        /// The row.
+        row: IpvsConnection,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+    },
+    /// The SYN of a flagged connection was sent again.
+    SynRetransmitted {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Kernel identity of the socket.
+        socket: Option<u64>,
+    },
+    /// The handshake of a flagged connection completed.
+    Established {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Kernel identity of the socket.
+        socket: Option<u64>,
+    },
+    /// A flagged connection ended without completing its handshake.
+    Died {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Kernel identity of the socket.
+        socket: Option<u64>,
+        /// Error on the socket (ETIMEDOUT, ECONNREFUSED, …); 0 = its process closed it.
+        errno: i32,
+    },
+}
