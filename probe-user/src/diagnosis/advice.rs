@@ -1,0 +1,270 @@
+//! What to set so that it stops: complete, safe to paste, and honest about what it does not fix. Pure.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::incident::{Advice, Verdict};
+
+const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
+const RANGE: &str = "net.ipv4.ip_local_port_range";
+/// Where the reservation is kept.
+const RESERVED_FILE: &str = "/etc/sysctl.d/90-nodeports.conf";
+const RANGE_FILE: &str = "/etc/sysctl.d/90-portrange.conf";
+/// `--service-node-port-range` of the API server where nobody sets it.
+const DEFAULT_NODE_PORTS: (u16, u16) = (30_000, 32_767);
+
+/// What is known about the node's ports. Unknown is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `net.ipv4.ip_local_reserved_ports` as the kernel prints it; empty = nothing is reserved.
+    pub reserved: Option<String>,
+    /// `net.ipv4.ip_local_port_range`: first and last.
+    pub local_port_range: Option<(u16, u16)>,
+    /// `--service-node-port-range` of the API server: first and last.
+    pub node_port_range: Option<(u16, u16)>,
+    /// Ports of the node's TCP services.
+    pub service_ports: Vec<u16>,
+}
+
+/// What the advice is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The verdict of the incident.
+    pub verdict: Verdict,
+    /// Local address and port of the connect.
+    pub local: Option<SocketAddr>,
+    /// Where it wanted to go.
+    pub remote: Option<SocketAddr>,
+}
+
+/// The advice for one incident; empty where there is nothing to set.
+pub fn advise(node: &NodeFacts, cause: &Cause) -> Vec<Advice> {
+    match cause.verdict {
+        Verdict::Collision => match cause.local {
+            Some(local) if bound_on_purpose(node, local.port()) => vec![stop_binding(node, local.port())],
+            local => reserve(node, local.map(|local| local.port())).into_iter().collect(),
+        },
+        Verdict::Exhaustion => exhaustion(node, cause.remote),
+        _ => Vec::new(),
+    }
+}
+
+/// The kernel never picks such a port by itself, so the program asked for it.
+fn bound_on_purpose(node: &NodeFacts, port: u16) -> bool {
+    let outside = node.local_port_range.is_some_and(|(first, last)| port < first || port > last);
+    let reserved = node.reserved.as_deref().and_then(PortSet::parse);
+    outside || reserved.is_some_and(|reserved| reserved.contains(port))
+}
+
+fn stop_binding(node: &NodeFacts, port: u16) -> Advice {
+    let reason = match node.local_port_range {
+        Some((first, last)) if port < first || port > last => {
+            format!("outside {RANGE} ({first} to {last})")
+        }
+        _ => format!("already in {RESERVED}"),
+    };
+    Advice {
+        setting: "the program's own source port".to_owned(),
+        value: None,
+        command: None,
+        persist: None,
+        why: format!(
+            "Source port {port} is {reason}, so the kernel did not pick it: the program binds it explicitly before it connects. \
+             Reserving ports does not help against that. Let the program bind port 0 or not bind at all, or use a port that is no \
+             service port."
+        ),
+    }
+}
+
+fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
+    let (wanted, what) = wanted_ports(node, colliding)?;
+    let not_fixed = "It does not cover an explicit bind() to one of these ports, nor source ports that SNAT or masquerading \
+                     picks: both ignore this setting.";
+    let Some(reserved) = node.reserved.as_deref().and_then(PortSet::parse) else {
+        // What is reserved now is unknown and must not be lost: the shell asks at the moment of the change.
+        return Some(Advice {
+            setting: RESERVED.to_owned(),
+            value: None,
+            command: Some(format!(
+                "r=$(sysctl -n {RESERVED}) && sysctl -w {RESERVED}=\"${{r:+$r,}}{wanted}\""
+            )),
+            persist: None,
+            why: format!(
+                "This reserves {what}, so that the kernel no longer picks source ports from there. What is reserved now could not be read; \
+                 the command keeps it. Write the line it prints to {RESERVED_FILE} to keep it after a reboot. {not_fixed}"
+            ),
+        });
+    };
+    let keeps = if reserved.is_empty() { "" } else { " What is reserved already stays reserved." };
+    let value = reserved.merged(&wanted).to_string();
+    Some(Advice {
+        setting: RESERVED.to_owned(),
+        command: Some(format!("sysctl -w {RESERVED}={value}")),
+        persist: Some(format!("{RESERVED_FILE}: {RESERVED} = {value}")),
+        value: Some(value),
+        why: format!(
+            "This reserves {what}, so that the kernel no longer picks source ports from there.{keeps} {not_fixed}"
+        ),
+    })
+}
+
+/// The ports to reserve, and what they are in words.
+fn wanted_ports(node: &NodeFacts, colliding: Option<u16>) -> Option<(PortSet, String)> {
+    let (first, last) = node.local_port_range.unwrap_or((0, u16::MAX));
+    let services = node.service_ports.iter().copied().chain(colliding);
+    let exposed = PortSet::of_ports(services.filter(|port| (first..=last).contains(port) && *port != 0));
+    let (wanted, what) = match node.node_port_range {
+        Some((from, to)) if from <= to => {
+            let range = PortSet::new(vec![(from, to)]);
+            (exposed.merged(&range), format!("the NodePort range {from}-{to}"))
+        }
+        _ if exposed.count() >= 2 && exposed.lies_within(DEFAULT_NODE_PORTS) => {
+            let (from, to) = DEFAULT_NODE_PORTS;
+            let what = format!(
+                "the ports {from}-{to} (the default NodePort range, assumed because all service ports in question lie in it)"
+            );
+            (PortSet::new(vec![DEFAULT_NODE_PORTS]), what)
+        }
+        _ => {
+            let what = match exposed.count() {
+                1 => "this service port".to_owned(),
+                count => format!(
+                    "the {count} service ports that are in use now (new Services can get others: reserve the API server's \
+                     --service-node-port-range, if you know it)"
+                ),
+            };
+            (exposed, what)
+        }
+    };
+    (!wanted.is_empty()).then_some((wanted, what))
+}
+
+fn exhaustion(node: &NodeFacts, remote: Option<SocketAddr>) -> Vec<Advice> {
+    let towards = remote.map_or_else(|| "one destination".to_owned(), |remote| remote.to_string());
+    let check = remote.map(|remote| {
+        format!(
+            "ss -Htan dst {} dport = :{} | awk '{{print $1}}' | sort | uniq -c",
+            ip_filter(remote),
+            remote.port()
+        )
+    });
+    let reuse = Advice {
+        setting: "connection reuse in the program".to_owned(),
+        value: None,
+        command: check,
+        persist: None,
+        why: format!(
+            "Every connection to {towards} uses up one source port, and a closed one blocks it for 60 s more (TIME-WAIT). The \
+             command shows how many are in which state. Keep connections open and reuse them, or open fewer per second."
+        ),
+    };
+    std::iter::once(reuse).chain(widen(node)).collect()
+}
+
+fn ip_filter(remote: SocketAddr) -> String {
+    match remote {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+/// The larger side of the NodePorts, if that is more than there is now.
+fn widen(node: &NodeFacts) -> Option<Advice> {
+    let (first, last) = node.local_port_range?;
+    let (from, to) = node.node_port_range.unwrap_or(DEFAULT_NODE_PORTS);
+    let below = (1024, from.saturating_sub(1));
+    let above = (to.saturating_add(1), u16::MAX);
+    let size = |(a, b): (u16, u16)| b.saturating_sub(a);
+    let best = if size(below) > size(above) { below } else { above };
+    let other = if node.node_port_range.is_some() { "" } else { ", assumed to be the default" };
+    if size(best) <= size((first, last)) {
+        return None;
+    }
+    let value = format!("{} {}", best.0, best.1);
+    Some(Advice {
+        setting: RANGE.to_owned(),
+        command: Some(format!("sysctl -w {RANGE}=\"{value}\"")),
+        persist: Some(format!("{RANGE_FILE}: {RANGE} = {value}")),
+        value: Some(value),
+        why: format!(
+            "The range is {first} to {last} now. This is the widest one that stays clear of the NodePorts ({from}-{to}{other}). \
+             Check first that no program on this node listens on a port in the new part."
+        ),
+    })
+}
+
+/// Ports as sorted, disjoint, non-adjacent ranges: the form that the kernel prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct PortSet {
+    ranges: Vec<(u16, u16)>,
+}
+
+impl PortSet {
+    fn new(mut ranges: Vec<(u16, u16)>) -> Self {
+        ranges.sort_unstable();
+        let mut merged: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match merged.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        Self { ranges: merged }
+    }
+
+    fn of_ports(ports: impl Iterator<Item = u16>) -> Self {
+        Self::new(ports.map(|port| (port, port)).collect())
+    }
+
+    /// `8080,30000-32767`; `None` if it is anything else, so that nothing is dropped unseen.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Some(Self::default());
+        }
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some((first, last))
+        };
+        text.split(',').map(range).collect::<Option<Vec<_>>>().map(Self::new)
+    }
+
+    fn merged(&self, other: &Self) -> Self {
+        Self::new(self.ranges.iter().chain(&other.ranges).copied().collect())
+    }
+
+    fn contains(&self, port: u16) -> bool {
+        self.ranges.iter().any(|(first, last)| (first..=last).contains(&&port))
+    }
+
+    fn lies_within(&self, (low, high): (u16, u16)) -> bool {
+        self.ranges.iter().all(|(first, last)| low <= *first && *last <= high)
+    }
+
+    fn count(&self) -> u32 {
+        self.ranges.iter().map(|(first, last)| u32::from(*last) - u32::from(*first) + 1).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+}
+
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (first, last)) in self.ranges.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "advice_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! From a judged case to the incident of the contract.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::advice::{Cause, NodeFacts, advise};
+use super::evidence;
+use super::incident::{Confidence, Connection, Hijack, Incident, OwnerInfo, ServiceInfo, Verdict};
+use super::judge::{Case, Judgement};
+use super::tables::{Tables, tcp_ports};
+use super::time::{millis_between, rfc3339};
+use crate::ipvs::table::{Service, ServiceId};
+use crate::observation::{Fact, Nanos, Owner};
+
+/// Name and version of the format.
+pub(super) const INCIDENT_SCHEMA: &str = "portclash.incident/v1";
+
+/// Names a connection the same way everywhere: `20220915T190902.533940000Z-10.23.77.129:36704-10.23.77.138:80`.
+pub(super) fn incident_id(start: Nanos, local: Option<SocketAddr>, remote: Option<SocketAddr>) -> String {
+    let time: String = rfc3339(start).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    let name = |address: Option<SocketAddr>| address.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
+    format!("{time}-{}-{}", name(local), name(remote))
+}
+
+/// The whole incident.
+pub(super) fn incident(case: &Case<'_>, judged: Judgement, node: &NodeFacts, tables: &Tables) -> Incident {
+    let connection = case.connection;
+    let tuple = connection.tuple();
+    let (local, remote) = (tuple.map(|tuple| tuple.local), tuple.map(|tuple| tuple.remote));
+    let advice = match judged.verdict {
+        Verdict::Collision => {
+            let node = with_service_ports(node, connection.netns(), connection.start(), tables);
+            advise(&node, &Cause { verdict: judged.verdict, local, remote })
+        }
+        _ => Vec::new(),
+    };
+    Incident {
+        schema: INCIDENT_SCHEMA,
+        id: incident_id(connection.start(), local, remote),
+        verdict: judged.verdict,
+        outcome: judged.outcome,
+        confidence: judged.confidence,
+        started_at: rfc3339(connection.start()),
+        duration_ms: case.ended_at.map(|ended| millis_between(connection.start(), ended)),
+        connection: Connection {
+            local: local.map(|local| local.to_string()),
+            remote: remote.map(|remote| remote.to_string()),
+            netns: connection.netns(),
+            isn: connection.isn(),
+            syn_retransmits: syn_retransmits(case),
+        },
+        service: case.service.and_then(service_info),
+        owner: owner_info(connection.owner().as_ref()),
+        probe: None,
+        hijack: hijack(case),
+        resets: evidence::resets(case),
+        log_lines: Vec::new(),
+        evidence: evidence::sentences(case),
+        advice,
+    }
+}
+
+/// Several sources see the same retransmit: the one that saw most of them counts.
+fn syn_retransmits(case: &Case<'_>) -> u32 {
+    let mut by_source: BTreeMap<&str, u32> = BTreeMap::new();
+    for fact in &case.facts {
+        if matches!(fact.fact, Fact::SynRetransmitted { .. }) {
+            let count = by_source.entry(&fact.source).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    by_source.into_values().max().unwrap_or(0)
+}
+
+fn hijack(case: &Case<'_>) -> Option<Hijack> {
+    let all = case.hijacks();
+    let (_, row) = all.first()?;
+    // A hook has no state to tell; a table row of the same connection has.
+    let state = all.iter().rev().map(|(_, row)| &row.state).find(|state| !state.is_empty());
+    Some(Hijack {
+        client: row.client.to_string(),
+        r#virtual: row.virtual_address.to_string(),
+        backend: row.backend.to_string(),
+        state: state.cloned(),
+    })
+}
+
+fn service_info(service: &Service) -> Option<ServiceInfo> {
+    let ServiceId::Address(protocol, address) = service.id else { return None };
+    Some(ServiceInfo {
+        protocol: protocol.to_string(),
+        address: address.to_string(),
+        scheduler: service.scheduler.clone(),
+        name: None,
+        kind: None,
+        backends: service.backends.iter().map(|backend| backend.address.to_string()).collect(),
+    })
+}
+
+/// Only what the source says. The pod is added by whoever can resolve the container.
+pub(super) fn owner_info(owner: Option<&Arc<Owner>>) -> OwnerInfo {
+    let owner = owner.map(|owner| owner.as_ref().clone()).unwrap_or_default();
+    let known = owner != Owner::default();
+    let Owner { pid, comm, exe, cmdline, cgroup, container_id } = owner;
+    let confidence = known.then_some(Confidence::Proven);
+    OwnerInfo { pid, comm, exe, cmdline, cgroup, container_id, pod: None, confidence }
+}
+
+/// The caller's list of service ports, else the one of the table that was valid then.
+pub(super) fn with_service_ports(
+    node: &NodeFacts,
+    netns: Option<u32>,
+    at: Nanos,
+    tables: &Tables,
+) -> NodeFacts {
+    let mut node = node.clone();
+    if node.service_ports.is_empty() {
+        let ports = tables.valid_at(netns, at).map(tcp_ports).unwrap_or_default();
+        node.service_ports = ports.into_iter().collect();
+    }
+    node
+}

@@ -1,0 +1,150 @@
+//! Facts in plain English.
+
+use std::net::SocketAddr;
+
+use super::incident::{Evidence, ResetInfo};
+use super::judge::{Case, ECONNREFUSED, ETIMEDOUT, Resetter};
+use super::time::rfc3339;
+use crate::observation::{Fact, Nanos, Observation};
+
+/// All evidence of a case, oldest first, with the reports of the connect itself.
+pub(super) fn sentences(case: &Case<'_>) -> Vec<Evidence> {
+    let reports = case.connection.reports().iter().map(|report| (report.at, 0, began(case), &report.source));
+    let facts =
+        case.facts.iter().map(|fact| (fact.at, stage(&fact.fact), sentence(case, fact), &fact.source));
+    let mut all: Vec<(Nanos, u8, String, _)> = reports.chain(facts).collect();
+    all.sort();
+    all.into_iter()
+        .map(|(at, _, text, source)| Evidence { at: rfc3339(at), source: source.to_string(), text })
+        .collect()
+}
+
+/// RSTs, oldest first.
+pub(super) fn resets(case: &Case<'_>) -> Vec<ResetInfo> {
+    let mut all: Vec<_> = case
+        .facts
+        .iter()
+        .filter_map(|fact| match &fact.fact {
+            Fact::Reset { remote, local, netns, seq, reason } => {
+                Some((fact.at, *local, *remote, *seq, *netns, reason.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    all.sort();
+    all.into_iter()
+        .map(|(at, local, remote, seq, netns, reason)| ResetInfo {
+            at: rfc3339(at),
+            netns,
+            local: local.to_string(),
+            remote: remote.to_string(),
+            seq,
+            reason,
+        })
+        .collect()
+}
+
+/// Facts of one instant in the order in which they happen.
+fn stage(fact: &Fact) -> u8 {
+    match fact {
+        Fact::Services { .. } | Fact::ConnectBegan { .. } => 0,
+        Fact::SynRetransmitted { .. } => 1,
+        Fact::Hijacked { .. } | Fact::NoBackend { .. } => 2,
+        Fact::Reset { .. } => 3,
+        Fact::Established { .. } => 4,
+        Fact::ActiveReset { .. } => 5,
+        Fact::ConnectFailed { .. } => 6,
+        Fact::Died { .. } => 7,
+        Fact::ConnectionRow { .. } => 8,
+    }
+}
+
+fn began(case: &Case<'_>) -> String {
+    let isn = case.connection.isn().map_or_else(String::new, |isn| format!(" (sequence number {isn})"));
+    match case.connection.tuple() {
+        Some(tuple) => format!("{} sent its first SYN to {}{isn}", tuple.local, tuple.remote),
+        None => "the first SYN was sent".to_owned(),
+    }
+}
+
+fn sentence(case: &Case<'_>, observation: &Observation) -> String {
+    let local = case.connection.tuple().map(|tuple| tuple.local);
+    match &observation.fact {
+        Fact::Hijacked { connection: row, .. } => format!(
+            "IPVS handed the reply of {} to backend {} as if it were a new connection to service {}",
+            row.client, row.backend, row.virtual_address
+        ),
+        Fact::ConnectionRow { row, .. } => format!(
+            "IPVS keeps the connection it made of the reply: client {}, service {}, backend {}, state {}",
+            row.client, row.virtual_address, row.backend, row.state
+        ),
+        Fact::Reset { .. } => reset(case, &observation.fact),
+        Fact::NoBackend { tuple, .. } => format!(
+            "IPVS took the reply of {} for a new connection to service {}, which has no backend for it, and answered with \
+             ICMP port unreachable",
+            tuple.remote, tuple.local
+        ),
+        Fact::SynRetransmitted { .. } => "no reply had reached the socket: the SYN was sent again".to_owned(),
+        Fact::Established { .. } => "the handshake completed".to_owned(),
+        Fact::ActiveReset { .. } => "its own process reset the socket on purpose".to_owned(),
+        Fact::Died { errno, .. } => died(*errno),
+        Fact::ConnectFailed { errno, .. } => format!("connect() failed with {}", errno_name(*errno)),
+        Fact::ConnectBegan { .. } | Fact::Services { .. } => {
+            format!("connect from {}", address(local))
+        }
+    }
+}
+
+fn reset(case: &Case<'_>, fact: &Fact) -> String {
+    let Fact::Reset { local, remote, netns, seq, reason } = fact else { return String::new() };
+    let offset = case.connection.isn().map(|isn| seq.wrapping_sub(isn));
+    let relation = offset.map_or_else(String::new, |offset| format!(" = ISN + {offset}"));
+    let mut details: Vec<String> = netns.iter().map(|netns| format!("namespace {netns}")).collect();
+    details.extend(reason.iter().map(|reason| format!("reason {reason}")));
+    let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
+    let who = match case.resetter(fact) {
+        Some(Resetter::Backend) if case.is_backend(*local) => {
+            format!("the stack of backend {local} reset it")
+        }
+        Some(Resetter::OwnStack) => {
+            format!("this node's own stack, at {local}, reset the reply of {remote}")
+        }
+        Some(Resetter::OwnAddress) => format!("the reply of {remote} was reset in the name of {local}"),
+        _ => format!("the stack at {local} reset the reply of {remote}"),
+    };
+    format!("{who}: RST seq {seq}{relation}{details}")
+}
+
+fn died(errno: i32) -> String {
+    match errno {
+        0 => "its process closed the socket before the handshake completed".to_owned(),
+        ETIMEDOUT => "the kernel gave up: the connect timed out (ETIMEDOUT)".to_owned(),
+        ECONNREFUSED => "the server refused the connection (ECONNREFUSED)".to_owned(),
+        other => format!("the connect failed with {}", errno_name(other)),
+    }
+}
+
+/// The name of an errno of a connect; its number where it is none of the usual.
+fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        1 => "EPERM",
+        4 => "EINTR",
+        13 => "EACCES",
+        22 => "EINVAL",
+        99 => "EADDRNOTAVAIL",
+        98 => "EADDRINUSE",
+        101 => "ENETUNREACH",
+        103 => "ECONNABORTED",
+        104 => "ECONNRESET",
+        105 => "ENOBUFS",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        113 => "EHOSTUNREACH",
+        _ => return format!("errno {errno}"),
+    };
+    name.to_owned()
+}
+
+fn address(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string())
+}

@@ -1,0 +1,121 @@
+//! One shape for all facts: canonical addresses, and the keys each can be joined by.
+
+use std::net::SocketAddr;
+
+use super::index::Keys;
+use crate::ipvs::table::{IpvsConnection, Protocol, canonical};
+use crate::observation::{Fact, Nanos, Observation, Tuple};
+
+/// The errno that means "no free source port towards that destination".
+pub(super) const EADDRNOTAVAIL: i32 = 99;
+
+/// A fact that waits for its connection, or has found it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) observation: Observation,
+    pub(super) keys: Keys,
+    pub(super) owner: Option<super::index::Id>,
+}
+
+impl Held {
+    pub(super) fn new(observation: Observation) -> Self {
+        let observation = Observation { fact: canonical_fact(observation.fact), ..observation };
+        let keys = keys(&observation.fact);
+        Self { observation, keys, owner: None }
+    }
+
+    pub(super) fn at(&self) -> Nanos {
+        self.observation.at
+    }
+
+    /// Whether the fact can make an incident, so that it is worth telling that it found no connection.
+    pub(super) fn kind(&self) -> Option<&'static str> {
+        Some(match self.observation.fact {
+            Fact::Reset { .. } => "reset",
+            Fact::Hijacked { .. } => "hijacked",
+            Fact::NoBackend { .. } => "no_backend",
+            Fact::ActiveReset { .. } => "active_reset",
+            Fact::ConnectionRow { .. } => "connection_row",
+            Fact::SynRetransmitted { .. } => "syn_retransmitted",
+            Fact::Established { .. } => "established",
+            Fact::Died { .. } => "died",
+            // Any connect of the node can fail; those that were not flagged are none of our business.
+            Fact::ConnectFailed { .. } | Fact::ConnectBegan { .. } | Fact::Services { .. } => return None,
+        })
+    }
+}
+
+fn keys(fact: &Fact) -> Keys {
+    let path = |tuple: Tuple, seq: Option<u32>| Keys {
+        socket: None,
+        tuple: Some(tuple),
+        remote: Some(tuple.remote),
+        seq,
+    };
+    let life = |tuple: Option<Tuple>, socket: Option<u64>| Keys { socket, tuple, remote: None, seq: None };
+    match fact {
+        Fact::ConnectBegan { tuple, isn, socket, .. } => {
+            Keys { socket: *socket, ..path(*tuple, isn.map(|isn| isn.wrapping_add(1))) }
+        }
+        Fact::Reset { remote, local, seq, .. } => path(Tuple { local: *local, remote: *remote }, Some(*seq)),
+        Fact::Hijacked { connection, ack, .. } => path(tuple_of(connection), *ack),
+        Fact::NoBackend { tuple, ack, .. } => path(*tuple, *ack),
+        Fact::ConnectionRow { row, .. } if row.protocol == Protocol::Tcp => life(Some(tuple_of(row)), None),
+        Fact::SynRetransmitted { tuple, socket, .. }
+        | Fact::Established { tuple, socket, .. }
+        | Fact::Died { tuple, socket, .. } => life(Some(*tuple), *socket),
+        Fact::ActiveReset { socket } => life(None, Some(*socket)),
+        Fact::ConnectFailed { local: Some(local), remote: Some(remote), socket, .. } => {
+            life(Some(Tuple { local: *local, remote: *remote }), *socket)
+        }
+        Fact::ConnectFailed { socket, .. } => life(None, *socket),
+        Fact::ConnectionRow { .. } | Fact::Services { .. } => Keys::default(),
+    }
+}
+
+/// The connect whose reply IPVS took for a new connection.
+pub(super) fn tuple_of(connection: &IpvsConnection) -> Tuple {
+    Tuple { local: connection.virtual_address, remote: connection.client }
+}
+
+/// The socket had no port yet when its connect failed.
+pub(super) fn without_port(local: Option<SocketAddr>) -> bool {
+    local.is_none_or(|local| local.port() == 0)
+}
+
+fn canonical_tuple(tuple: Tuple) -> Tuple {
+    Tuple { local: canonical(tuple.local), remote: canonical(tuple.remote) }
+}
+
+fn canonical_row(row: IpvsConnection) -> IpvsConnection {
+    IpvsConnection {
+        client: canonical(row.client),
+        virtual_address: canonical(row.virtual_address),
+        backend: canonical(row.backend),
+        ..row
+    }
+}
+
+/// A v4-mapped IPv6 address and its IPv4 address are one address, whichever source writes which.
+fn canonical_fact(mut fact: Fact) -> Fact {
+    match &mut fact {
+        Fact::ConnectBegan { tuple, .. }
+        | Fact::NoBackend { tuple, .. }
+        | Fact::SynRetransmitted { tuple, .. }
+        | Fact::Established { tuple, .. }
+        | Fact::Died { tuple, .. } => *tuple = canonical_tuple(*tuple),
+        Fact::ConnectFailed { local, remote, .. } => {
+            *local = local.map(canonical);
+            *remote = remote.map(canonical);
+        }
+        Fact::Reset { remote, local, .. } => {
+            *remote = canonical(*remote);
+            *local = canonical(*local);
+        }
+        Fact::Hijacked { connection: row, .. } | Fact::ConnectionRow { row, .. } => {
+            *row = canonical_row(row.clone());
+        }
+        Fact::Services { .. } | Fact::ActiveReset { .. } => {}
+    }
+    fact
+}

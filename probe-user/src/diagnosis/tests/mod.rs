@@ -1,0 +1,7 @@
+//! What the machine makes of facts, one module per question.
+
+mod bounds;
+mod kernel_cases;
+mod make;
+mod order;
+mod verdicts;
