@@ -1,0 +1,354 @@
+//! Loads the BPF object and climbs down the ladder: for each need the first way that this kernel allows.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::{
+    self, CgroupAttachMode, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SockOps, TracePoint,
+};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use probe_ebpf::{COUNTERS_PER_PROGRAM, Counter, PROGRAMS, Program};
+
+use super::ladder::{self, Attach, Hooks, LADDER, Need, Way};
+use super::layout::{Layout, LayoutError};
+use super::refusal::explain;
+use super::services::ServiceMap;
+use crate::memory;
+
+/// The BPF object, compiled by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portclash-bpf"));
+
+/// What the loader is told.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Rungs that may be used.
+    pub hooks: Hooks,
+    /// Folder with the kernel's BTF, normally `/sys/kernel/btf`.
+    pub btf_dir: PathBuf,
+    /// Root of the cgroup2 hierarchy, for the stable rung.
+    pub cgroup2: Option<PathBuf>,
+    /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
+    pub log_level: u8,
+}
+
+/// Why loading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The layout of kernel structures is not known.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The kernel refused maps or the object.
+    #[error(
+        "load the BPF object: {}; portclash needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN \
+         (`portclash doctor` says what is missing)",
+        explain(&**.0)
+    )]
+    Object(Box<EbpfError>),
+    /// The object lacks something: a build of mixed versions.
+    #[error("the BPF object has no {0}: rebuild portclash")]
+    Missing(&'static str),
+    /// A map operation failed.
+    #[error("open BPF map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: aya::maps::MapError,
+    },
+    /// No way to see connects: nothing can be traced.
+    #[error("no way to see connects on this kernel: {0}")]
+    NoConnectHook(String),
+}
+
+/// How a need is served.
+#[derive(Clone, Debug, Default)]
+pub struct Hook {
+    /// Name of the way, `None` if no way works.
+    pub way: Option<&'static str>,
+    /// What this way cannot see.
+    pub limit: Option<&'static str>,
+    /// Better ways that were tried and why they do not work.
+    pub refused: Vec<(&'static str, String)>,
+}
+
+/// The loaded programs. Dropping it detaches everything.
+pub struct Tracer {
+    ebpf: Ebpf,
+    btf: Option<Btf>,
+    options: LoadOptions,
+    /// Passes the BPF programs' debug lines on.
+    log: Option<Box<dyn FnMut()>>,
+    layout: Layout,
+    hooks: BTreeMap<Need, Hook>,
+    /// Service table in the kernel.
+    pub services: ServiceMap,
+}
+
+impl Tracer {
+    /// Resolves the layout, creates the maps and loads the object; attaches nothing yet.
+    pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        let layout = Layout::resolve(&options.btf_dir)?;
+        let has_reason = u32::from(layout.reset_tracepoint_without_socket());
+        let mut loader = EbpfLoader::new();
+        loader.btf(None).override_global("RESET_HAS_REASON", &has_reason, true);
+        loader.override_global("AYA_LOG_LEVEL", &options.log_level, false);
+        for (global, offset) in &layout.offsets {
+            loader.override_global(global, offset, false);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
+        let log = match options.log_level {
+            0 => None,
+            _ => EbpfLogger::init(&mut ebpf)
+                .ok()
+                .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut()>),
+        };
+        let services = ServiceMap::open(&mut ebpf)?;
+        // Large, and only fentry needs it: dropped after attaching.
+        let btf = Btf::from_sys_fs().ok();
+        Ok(Self { ebpf, btf, options, log, layout, hooks: BTreeMap::new(), services })
+    }
+
+    /// The resolved layout.
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
+    pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
+        for &(need, ways) in LADDER {
+            if ladder::needs_ipvs(need) && !ipvs_loaded {
+                let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
+                self.hooks.insert(need, Hook { refused, ..Hook::default() });
+                continue;
+            }
+            let hook = self.attach_need(ways);
+            self.hooks.insert(need, hook);
+        }
+        self.btf = None;
+        memory::give_back();
+        match self.hooks.get(&Need::Connect) {
+            Some(hook) if hook.way.is_none() => {
+                let reasons: Vec<_> = hook.refused.iter().map(|(way, why)| format!("{way}: {why}")).collect();
+                Err(LoadError::NoConnectHook(reasons.join("; ")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
+    pub fn ipvs_module_changed(&mut self, loaded: bool) {
+        for &(need, ways) in LADDER.iter().filter(|(need, _)| ladder::needs_ipvs(*need)) {
+            let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
+            if loaded && !attached {
+                let hook = self.attach_need(ways);
+                self.hooks.insert(need, hook);
+            } else if !loaded && attached {
+                self.detach(ways);
+                let refused = vec![("kprobe", "ip_vs was unloaded (attached when it is back)".into())];
+                self.hooks.insert(need, Hook { refused, ..Hook::default() });
+            }
+        }
+    }
+
+    fn attach_need(&mut self, ways: &'static [Way]) -> Hook {
+        let mut hook = Hook::default();
+        for way in ladder::allowed(ways, self.options.hooks) {
+            let result =
+                way.condition.check(&self.layout).map_err(Into::into).and_then(|()| self.attach_way(way));
+            match result {
+                Ok(()) => {
+                    hook.way = Some(way.name);
+                    hook.limit = way.limit;
+                    return hook;
+                }
+                Err(why) => hook.refused.push((way.name, why)),
+            }
+        }
+        hook
+    }
+
+    fn attach_way(&mut self, way: &Way) -> Result<(), String> {
+        for &(program, attach) in way.steps {
+            if let Err(error) = self.attach_step(program, attach) {
+                self.detach(std::slice::from_ref(way));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        let absent = |function: &str| format!("this kernel's type information has no function {function}");
+        if let Attach::Fentry(function) | Attach::Fexit(function) = attach
+            && !self.layout.arguments.contains_key(function)
+        {
+            // A kernel without IPv6 has nothing to see there.
+            return if function.starts_with("tcp_v6") { Ok(()) } else { Err(absent(function)) };
+        }
+        let no_btf = "the kernel's type information cannot be read";
+        let btf = self.btf.as_ref();
+        let program =
+            self.ebpf.program_mut(name).ok_or_else(|| format!("the BPF object has no program {name}"))?;
+        match attach {
+            Attach::Fentry(function) => {
+                let program: &mut FEntry = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load(function, btf.ok_or(no_btf_error(no_btf))?))?;
+                program.attach().map(drop).map_err(|error| explain(&error))
+            }
+            Attach::Fexit(function) => {
+                let program: &mut FExit = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load(function, btf.ok_or(no_btf_error(no_btf))?))?;
+                program.attach().map(drop).map_err(|error| explain(&error))
+            }
+            Attach::Kprobe(functions) => {
+                let program: &mut KProbe = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load())?;
+                attach_kprobes(program, functions)
+            }
+            Attach::RawTracepoint(tracepoint) => {
+                let program: &mut RawTracePoint = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load())?;
+                program.attach(tracepoint).map(drop).map_err(|error| explain(&error))
+            }
+            Attach::Tracepoint(category, tracepoint) => {
+                let program: &mut TracePoint = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load())?;
+                program.attach(category, tracepoint).map(drop).map_err(|error| explain(&error))
+            }
+            Attach::SockOps => {
+                let path = self.options.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted")?;
+                let root = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
+                let program: &mut SockOps = program.try_into().map_err(|error| explain(&error))?;
+                load_once(program.fd().is_ok(), || program.load())?;
+                program.attach(root, CgroupAttachMode::Single).map(drop).map_err(|error| explain(&error))
+            }
+        }
+    }
+
+    /// Unloads the programs of these ways, which detaches them.
+    fn detach(&mut self, ways: &[Way]) {
+        for &(name, _) in ways.iter().flat_map(|way| way.steps) {
+            // An error means that it was not loaded.
+            let _ = match self.ebpf.program_mut(name) {
+                Some(programs::Program::FEntry(program)) => program.unload(),
+                Some(programs::Program::FExit(program)) => program.unload(),
+                Some(programs::Program::KProbe(program)) => program.unload(),
+                Some(programs::Program::RawTracePoint(program)) => program.unload(),
+                Some(programs::Program::TracePoint(program)) => program.unload(),
+                Some(programs::Program::SockOps(program)) => program.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
+
+    /// Passes the debug lines that the BPF programs wrote since the last call on to this process's own log.
+    pub fn flush_log(&mut self) {
+        if let Some(flush) = &mut self.log {
+            flush();
+        }
+    }
+
+    /// How each need is served.
+    pub const fn hooks(&self) -> &BTreeMap<Need, Hook> {
+        &self.hooks
+    }
+
+    /// The ring buffer; only the first call gets it.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or(LoadError::Missing("EVENTS"))?;
+        RingBuf::try_from(map).map_err(|source| LoadError::Map { name: "EVENTS", source })
+    }
+
+    /// Sum over all CPUs of each counter.
+    pub fn counters(&self) -> Result<Counters, LoadError> {
+        let map = self.ebpf.map("COUNTERS").ok_or(LoadError::Missing("COUNTERS"))?;
+        let error = |source| LoadError::Map { name: "COUNTERS", source };
+        let array = PerCpuArray::<_, u64>::try_from(map).map_err(error)?;
+        let mut counters = Counters::default();
+        for (program, name) in PROGRAMS {
+            let get = |counter: Counter| {
+                let index = program as u32 * COUNTERS_PER_PROGRAM + counter as u32;
+                array.get(&index, 0).map(|values| values.iter().sum::<u64>()).map_err(error)
+            };
+            let runs = get(Counter::Runs)?;
+            if program == Program::Connect {
+                counters.connects = runs;
+            }
+            for (reason, count) in
+                [("ring_full", get(Counter::RingFull)?), ("map_full", get(Counter::MapFull)?)]
+            {
+                if count > 0 {
+                    counters.lost.entry(name.into()).or_default().insert(reason.into(), count);
+                }
+            }
+        }
+        self.count_missed(&mut counters);
+        Ok(counters)
+    }
+
+    /// Adds the runs that the kernel skipped because the program was running on that CPU already, which happens where
+    /// it may be preempted. A connect is lost only if both of its ends were missed.
+    fn count_missed(&self, counters: &mut Counters) {
+        let mut missed: BTreeMap<Need, u64> = BTreeMap::new();
+        for &(need, ways) in LADDER {
+            let way = self.hooks.get(&need).and_then(|hook| hook.way);
+            let steps = ways.iter().filter(|other| Some(other.name) == way).flat_map(|way| way.steps);
+            let count = steps.filter_map(|(name, _)| recursion_misses(self.ebpf.program(name)?)).sum();
+            missed.insert(need, count);
+        }
+        let end = missed.get(&Need::ConnectEnd).copied().unwrap_or(0);
+        let has_end = self
+            .hooks
+            .get(&Need::ConnectEnd)
+            .is_some_and(|hook| matches!(hook.way, Some("fexit" | "kretprobe")));
+        if let (Some(connect), true) = (missed.get_mut(&Need::Connect), has_end) {
+            *connect = end.min(*connect);
+        }
+        for (need, count) in missed.into_iter().filter(|(_, count)| *count > 0) {
+            counters.lost.entry(need.name().into()).or_default().insert("missed".into(), count);
+        }
+    }
+}
+
+/// `recursion_misses` of a loaded program, from its fdinfo (5.18 and later); `None` where the kernel does not tell.
+fn recursion_misses(program: &programs::Program) -> Option<u64> {
+    let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+/// What the programs counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Connects that passed the hook.
+    pub connects: u64,
+    /// Program → reason → count; only what was lost.
+    pub lost: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+fn load_once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), String> {
+    if loaded { Ok(()) } else { load().map_err(|error| explain(&error)) }
+}
+
+fn no_btf_error(message: &str) -> ProgramError {
+    ProgramError::IOError(std::io::Error::other(message.to_owned()))
+}
+
+/// Attaches to every function that exists, by plain name, else with the module's name in front (Ubuntu's 5.4 kernels
+/// call plain names of module functions ambiguous).
+fn attach_kprobes(program: &mut KProbe, functions: &[&str]) -> Result<(), String> {
+    let mut attached = 0;
+    let mut error = String::new();
+    for function in functions {
+        let result = program.attach(function, 0).or_else(|_| program.attach(format!("ip_vs:{function}"), 0));
+        match result {
+            Ok(_) => attached += 1,
+            Err(why) => error = format!("{function}: {}", explain(&why)),
+        }
+    }
+    if attached == 0 { Err(error) } else { Ok(()) }
+}

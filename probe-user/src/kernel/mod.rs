@@ -1,0 +1,10 @@
+//! The kernel side: field layout, the hook ladder, loading, event decoding, loss counters.
+
+pub mod btf;
+pub mod event;
+pub mod ladder;
+pub mod layout;
+pub mod loader;
+pub(crate) mod refusal;
+pub mod selftest;
+pub mod services;

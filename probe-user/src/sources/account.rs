@@ -1,0 +1,145 @@
+//! What the live source says about itself: how each need is served, what is missing, what was lost.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::live::Live;
+use crate::diagnosis::incident::Summary;
+use crate::diagnosis::{Diagnosis, NodeFacts};
+use crate::ipvs::table::{IpvsConnection, Protocol, ServiceId};
+use crate::kernel::ladder::{self, Need};
+use crate::kernel::loader::LoadError;
+use crate::node::sysctl;
+use crate::observation::{Observation, Tuple};
+
+impl Live {
+    /// Says that tracing has begun: the table, and what will be missing.
+    pub fn opening(&self) -> String {
+        let services = match self.tcp_ports().len() {
+            1 => "1 TCP service".to_owned(),
+            count => format!("{count} TCP services"),
+        };
+        let mut text = format!("tracing: {services} in network namespace {}; ^C ends it", self.netns().inode);
+        if !self.reader().is_file() && !super::live::ipvs_loaded() {
+            text.push_str("\nip_vs is not loaded: nothing can collide until it is");
+        }
+        for (need, hook) in self.tracer().hooks() {
+            tracing::info!(
+                "{need}: served by {}; refused: {:?}",
+                hook.way.unwrap_or("nothing"),
+                hook.refused
+            );
+        }
+        for missing in self.unmet() {
+            let _ = write!(text, "\nreduced: {missing}");
+        }
+        text
+    }
+
+    fn tcp_ports(&self) -> Vec<u16> {
+        let services = self.table().current().services.keys();
+        services
+            .filter_map(|id| match id {
+                ServiceId::Address(Protocol::Tcp, address) => Some(address.port()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What advice needs to know about the node's ports.
+    pub fn node_facts(&self) -> NodeFacts {
+        let sysctls = sysctl::read_of(self.netns()).ok();
+        NodeFacts {
+            reserved: sysctls.as_ref().and_then(|read| Some(read.reserved_ports.as_ref()?.to_string())),
+            local_port_range: sysctls
+                .and_then(|read| read.local_port_range)
+                .map(|range| (range.first, range.last)),
+            node_port_range: None,
+            service_ports: self.tcp_ports(),
+        }
+    }
+
+    /// Looks up the IPVS connection table for connections whose hijack no hook saw: where none is attached, and where
+    /// IPVS still had an entry from an earlier connect, so that it scheduled nothing anew. Reading a table of 100,000
+    /// rows is not free, so not often.
+    pub fn missing_proof(&mut self, open: &[(Tuple, Option<u32>)]) -> Vec<Observation> {
+        let hook = self.tracer().hooks().get(&Need::Hijack).and_then(|hook| hook.way);
+        let interval = match hook {
+            Some(ladder::CONNECTION_TABLE) => Duration::from_millis(250),
+            Some(_) => Duration::from_secs(2),
+            None => return Vec::new(),
+        };
+        if open.is_empty() || !self.may_look_up(interval) {
+            return Vec::new();
+        }
+        let is_reply = |row: &IpvsConnection| {
+            open.iter().any(|(tuple, _)| row.client == tuple.remote && row.virtual_address == tuple.local)
+        };
+        self.connection_rows(is_reply)
+    }
+
+    /// Needs that no hook serves, or serves less than fully, one sentence each.
+    fn unmet(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for (need, hook) in self.tracer().hooks() {
+            if hook.way.is_none() && !Self::excused(*need) {
+                let reason =
+                    hook.refused.last().map_or("this choice of hooks has none", |(_, why)| why.as_str());
+                sentences.push(format!("{need}: {} ({reason})", need.without()));
+            }
+            sentences.extend(hook.limit.map(|limit| format!("{need}: {limit}")));
+        }
+        sentences
+    }
+
+    /// Everything that the evidence lacks, one sentence each.
+    fn incomplete(
+        &self,
+        lost: &BTreeMap<String, BTreeMap<String, u64>>,
+        diagnosis: &Diagnosis,
+    ) -> Vec<String> {
+        let mut sentences = self.unmet();
+        for (program, reasons) in lost {
+            for (reason, count) in reasons {
+                sentences.push(format!("{program}: {count} lost ({reason})"));
+            }
+        }
+        if diagnosis.forgotten() > 0 {
+            let forgotten = diagnosis.forgotten();
+            sentences.push(format!("{forgotten} connections were concluded early: too many at one time"));
+        }
+        let unreadable = self.table().current().unreadable.len();
+        if unreadable > 0 {
+            sentences.push(format!("service table: {unreadable} rows could not be read"));
+        }
+        sentences.extend(self.reader().trouble().map(str::to_owned));
+        sentences
+    }
+
+    /// A need that nothing calls for: without IPVS there is no hijack, and polling replaces the triggers, at the price
+    /// of a delay.
+    fn excused(need: Need) -> bool {
+        match need {
+            Need::TableChange | Need::ModuleChange => true,
+            Need::Hijack | Need::NoBackend => !super::live::ipvs_loaded(),
+            _ => false,
+        }
+    }
+
+    /// The last line of a trace.
+    pub fn summary(&self, diagnosis: &Diagnosis) -> Result<Summary, LoadError> {
+        let counters = self.counters()?;
+        let hooks = self.tracer().hooks().iter();
+        Ok(Summary {
+            schema: "portclash.summary/v1",
+            verdicts: diagnosis.counts().clone(),
+            connects_seen: Some(counters.connects),
+            hooks: hooks
+                .map(|(need, hook)| (need.name().into(), hook.way.unwrap_or("none").into()))
+                .collect(),
+            incomplete: self.incomplete(&counters.lost, diagnosis),
+            lost: counters.lost,
+        })
+    }
+}

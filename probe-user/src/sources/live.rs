@@ -1,0 +1,339 @@
+//! The live source: kernel events, the node's service table and its IPVS connection table, as observations.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::clock::Clock;
+use super::owner::Owners;
+use super::table::{CurrentTable, TableRead, TableReader};
+use crate::kernel::event::decode;
+use crate::kernel::ladder::{Hooks, Need};
+use crate::kernel::loader::{Counters, LoadError, LoadOptions, Tracer};
+use crate::kernel::selftest::{self, SelfTest, SelfTestError};
+use crate::memory;
+use crate::node::kernel_info::{FLOOR, KernelInfo, KernelVersion};
+use crate::node::mounts::cgroup2_mount;
+use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
+use crate::observation::{Fact, Observation};
+use probe_ebpf::{Event, Kind};
+
+/// What the live source is told.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// The namespace whose services and connects matter.
+    pub netns: NetnsSpec,
+    /// A text dump instead of the node's table.
+    pub services: Option<PathBuf>,
+    /// How often the table is re-read without a trigger.
+    pub poll: Duration,
+    /// Rungs that may be used.
+    pub hooks: Hooks,
+    /// Level of the BPF programs' own debug lines, 0 = off.
+    pub log_level: u8,
+}
+
+/// Why live tracing could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// A kernel without the BPF ring buffer.
+    #[error("kernel {0} is too old: portclash needs {FLOOR} or later (the BPF ring buffer)")]
+    TooOld(KernelVersion),
+    /// Loading or attaching.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel side is not to be trusted.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
+    /// The namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The service table that the user gave.
+    #[error(transparent)]
+    Table(#[from] super::table::TableError),
+    /// The event loop.
+    #[error("wait for kernel events: {0}")]
+    Wait(#[source] std::io::Error),
+}
+
+/// A kernel side that runs, and all that is needed to turn its events into observations.
+pub struct Live {
+    pub(super) tracer: Tracer,
+    ring: AsyncFd<RingBuf<MapData>>,
+    pub(super) clock: Clock,
+    pub(super) owners: Owners,
+    pub(super) table: CurrentTable,
+    pub(super) reset_reasons: BTreeMap<i32, String>,
+    reader: TableReader,
+    netns: NetNs,
+    self_test: SelfTest,
+    poll: Interval,
+    /// When the table is to be read although nothing new came; set by triggers.
+    reread_at: Option<Instant>,
+    undecodable: u64,
+    /// Connects that the self-test made.
+    own_connects: u64,
+    looked_up_at: Option<Instant>,
+    pending: VecDeque<Observation>,
+}
+
+/// How much rarer the table is polled where its changes are announced.
+const TRIGGERED_POLL: u32 = 10;
+
+/// ip_vs announces itself before its functions can be hooked; and a burst of changes is read once.
+const SETTLE: Duration = Duration::from_millis(30);
+
+impl Live {
+    /// Loads, self-tests, attaches, reads the table. When it returns, every later collision is seen.
+    pub fn start(options: &LiveOptions) -> Result<Self, LiveError> {
+        memory::return_large_blocks();
+        check_kernel(KernelInfo::read(Path::new("/")).version)?;
+        let netns = NetNs::open(&options.netns)?;
+        let mut tracer = Tracer::load(LoadOptions {
+            hooks: options.hooks,
+            btf_dir: PathBuf::from("/sys/kernel/btf"),
+            cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+            log_level: options.log_level,
+        })?;
+        let mut ring = tracer.take_ring()?;
+        tracer.attach(ipvs_loaded())?;
+        let own = NetNs::own()?;
+        let self_test = selftest::run(&mut tracer, &mut ring, own.inode)?;
+        // With the trigger, polling only catches what the trigger might miss.
+        let triggered = tracer.hooks().get(&Need::TableChange).is_some_and(|hook| hook.way.is_some());
+        let mut poll = tokio::time::interval(options.poll * if triggered { TRIGGERED_POLL } else { 1 });
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll.reset();
+        let mut live = Self {
+            reset_reasons: tracer.layout().reset_reasons.clone(),
+            tracer,
+            ring: register(ring)?,
+            clock: Clock::sample(),
+            owners: Owners::new(Path::new("/proc"), self_test.pids_match),
+            table: CurrentTable::default(),
+            reader: TableReader::new(options.services.clone(), options.netns.clone()),
+            netns,
+            self_test,
+            poll,
+            reread_at: None,
+            undecodable: 0,
+            own_connects: 0,
+            looked_up_at: None,
+            pending: VecDeque::new(),
+        };
+        let read = live.reader.read()?;
+        live.take_table(read)?;
+        memory::give_back();
+        live.own_connects = live.tracer.counters()?.connects;
+        Ok(live)
+    }
+
+    /// The next observations, as soon as there are any; returns an empty list at `deadline`.
+    pub async fn next(&mut self, deadline: Option<Instant>) -> Result<Vec<Observation>, LiveError> {
+        loop {
+            if !self.pending.is_empty() {
+                return Ok(self.pending.drain(..).collect());
+            }
+            let wake = [deadline, self.reread_at].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                ready = self.ring.readable_mut() => {
+                    let mut guard = ready.map_err(LiveError::Wait)?;
+                    let mut events = Vec::new();
+                    let undecodable = drain(guard.get_inner_mut(), &mut events);
+                    guard.clear_ready();
+                    self.undecodable += undecodable;
+                    self.take_events(&events);
+                }
+                _ = self.poll.tick() => self.refresh()?,
+                () = sleep_until(wake) => {
+                    if self.reread_at.is_some_and(|at| at <= Instant::now()) {
+                        self.refresh()?;
+                    } else {
+                        return Ok(Vec::new());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the kernel side wrote until now and nobody read yet: for the end of a trace.
+    pub fn remaining(&mut self) -> Vec<Observation> {
+        let mut events = Vec::new();
+        self.undecodable += drain(self.ring.get_mut(), &mut events);
+        self.take_events(&events);
+        self.pending.drain(..).collect()
+    }
+
+    fn take_events(&mut self, events: &[(Kind, Event)]) {
+        self.tracer.flush_log();
+        for (kind, event) in events {
+            match kind {
+                Kind::TableChanged | Kind::ModuleChanged => {
+                    // The first change of a burst is read at once, the rest after it has settled.
+                    let delay = if *kind == Kind::ModuleChanged { SETTLE } else { Duration::ZERO };
+                    self.reread_at.get_or_insert_with(|| Instant::now() + delay);
+                }
+                _ => {
+                    let observation = self.observation(*kind, event);
+                    self.pending.extend(observation);
+                }
+            }
+        }
+    }
+
+    /// Reads the table again, hands the differences to the kernel side, and re-attaches what follows ip_vs.
+    fn refresh(&mut self) -> Result<(), LiveError> {
+        self.reread_at = None;
+        self.tracer.ipvs_module_changed(ipvs_loaded());
+        // A change after this is announced again.
+        self.tracer.services.rearm_trigger()?;
+        let read = self.reader.read()?;
+        self.take_table(read)
+    }
+
+    fn take_table(&mut self, read: TableRead) -> Result<(), LiveError> {
+        let Some(table) = read.table else { return Ok(()) };
+        let difference = self.table.replace(table);
+        if difference.is_empty() && self.table.reads > 1 {
+            return Ok(());
+        }
+        self.tracer.services.add(self.netns.inode, &difference.added)?;
+        self.tracer.services.remove(self.netns.inode, &difference.removed)?;
+        self.pending.push_back(Observation {
+            at: self.clock.now(),
+            source: Arc::from(read.source.as_str()),
+            fact: Fact::Services { netns: Some(self.netns.inode), table: self.table.shared() },
+        });
+        Ok(())
+    }
+
+    /// Reads the IPVS connection table for rows that prove a hijack nobody saw. One observation per row whose client
+    /// is in `remotes`.
+    pub fn connection_rows(
+        &mut self,
+        wanted: impl Fn(&crate::ipvs::table::IpvsConnection) -> bool,
+    ) -> Vec<Observation> {
+        let at = self.clock.now();
+        let netns = Some(self.netns.inode);
+        let rows = self.reader.connections();
+        rows.into_iter()
+            .filter(wanted)
+            .map(|row| Observation {
+                at,
+                source: "ip_vs_conn".into(),
+                fact: Fact::ConnectionRow { row, netns },
+            })
+            .collect()
+    }
+
+    /// Whether the IPVS connection table may be read again: not within `interval` of the last time.
+    pub(super) fn may_look_up(&mut self, interval: Duration) -> bool {
+        let now = Instant::now();
+        if self.looked_up_at.is_some_and(|last| now - last < interval) {
+            return false;
+        }
+        self.looked_up_at = Some(now);
+        true
+    }
+
+    /// The clock of the observations.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The traced namespace.
+    pub const fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// The kernel side.
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// The service table as it is known now.
+    pub const fn table(&self) -> &CurrentTable {
+        &self.table
+    }
+
+    /// Where the table comes from, and what its reader has to say about it.
+    pub const fn reader(&self) -> &TableReader {
+        &self.reader
+    }
+
+    /// What the self-test found out.
+    pub const fn self_test(&self) -> SelfTest {
+        self.self_test
+    }
+
+    /// What the programs counted, and records that could not be decoded.
+    pub fn counters(&self) -> Result<Counters, LoadError> {
+        let mut counters = self.tracer.counters()?;
+        counters.connects = counters.connects.saturating_sub(self.own_connects);
+        if self.undecodable > 0 {
+            counters.lost.entry("ring".into()).or_default().insert("undecodable".into(), self.undecodable);
+        }
+        if self.tracer.services.refused() > 0 {
+            let refused = self.tracer.services.refused();
+            counters.lost.entry("services".into()).or_default().insert("map_full".into(), refused);
+        }
+        Ok(counters)
+    }
+}
+
+fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveError> {
+    match version {
+        Some(version) if version < FLOOR => Err(LiveError::TooOld(version)),
+        // A version that cannot be read decides nothing: loading will tell.
+        _ => Ok(()),
+    }
+}
+
+/// Takes every record out of the ring; returns how many could not be decoded.
+fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> u64 {
+    let mut undecodable = 0;
+    while let Some(record) = ring.next() {
+        match decode(&record) {
+            Ok(event) => events.push(event),
+            Err(_) => undecodable += 1,
+        }
+    }
+    undecodable
+}
+
+fn register(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, LiveError> {
+    // SAFETY: the ring owns its map's file descriptor and never replaces or closes it while it lives.
+    let registered = unsafe { AsyncFd::register(ring) };
+    registered.map_err(|error| LiveError::Wait(std::io::Error::other(error.to_string())))
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// True if ip_vs is there, as a module or built in.
+pub fn ipvs_loaded() -> bool {
+    Path::new("/sys/module/ip_vs").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_ring_buffer_is_refused_with_the_version_that_has_it() {
+        let error = check_kernel(KernelVersion::parse("5.4.0-216-generic")).unwrap_err().to_string();
+        assert!(error.contains("5.4.0") && error.contains("5.8"), "{error}");
+        assert!(check_kernel(KernelVersion::parse("5.8.0")).is_ok());
+        assert!(check_kernel(None).is_ok());
+    }
+}

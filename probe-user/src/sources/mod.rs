@@ -1,0 +1,8 @@
+//! One file per source of observations.
+
+mod account;
+pub mod clock;
+pub mod live;
+pub mod owner;
+pub mod table;
+mod translate;

@@ -1,0 +1,171 @@
+//! The node's service table, kept fresh: re-read on the kernel's trigger and by polling, differences handed on.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::ipvs::diff::{TableDiff, diff};
+use crate::ipvs::reader::{ReadError, Way, read_connections, read_node_table};
+use crate::ipvs::table::{IpvsConnection, ServiceTable};
+use crate::ipvs::{Content, netlink, parse_services};
+use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
+
+/// Why the table could not be read at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The file that the user gave cannot be opened.
+    #[error("read services from {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file that the user gave is of another kind.
+    #[error("read services from {path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+}
+
+/// One reading of the table.
+#[derive(Debug)]
+pub struct TableRead {
+    /// The table; `None` where a file was read before and cannot have changed for us.
+    pub table: Option<ServiceTable>,
+    /// What was read, for people.
+    pub source: String,
+}
+
+/// Reads the table, again and again.
+#[derive(Debug)]
+pub struct TableReader {
+    file: Option<PathBuf>,
+    netns: NetnsSpec,
+    file_read: bool,
+    /// What the last reading could not do, for the list of what is incomplete.
+    trouble: Option<String>,
+}
+
+impl TableReader {
+    /// From a file of the user's, else the IPVS table of the namespace.
+    pub const fn new(file: Option<PathBuf>, netns: NetnsSpec) -> Self {
+        Self { file, netns, file_read: false, trouble: None }
+    }
+
+    /// Reads the table. Only a file of the user's can fail: a node without IPVS has an empty table, and a table that
+    /// cannot be read now is tried again and said.
+    pub fn read(&mut self) -> Result<TableRead, TableError> {
+        let Some(file) = &self.file else { return Ok(self.read_node()) };
+        let source = format!("service table {}", file.display());
+        if self.file_read {
+            return Ok(TableRead { table: None, source });
+        }
+        let table = read_services(file)?;
+        self.file_read = true;
+        Ok(TableRead { table: Some(table), source })
+    }
+
+    fn read_node(&mut self) -> TableRead {
+        match in_namespace(&self.netns, |proc_net| read_node_table(proc_net, None, netlink::read_table)) {
+            Ok(Ok((table, source))) => {
+                self.trouble = source.note;
+                let source = match source.way {
+                    Way::File(path) => format!("IPVS table {}", path.display()),
+                    Way::Netlink { because } => format!("IPVS table by netlink ({because})"),
+                };
+                TableRead { table: Some(table), source }
+            }
+            Ok(Err(ReadError::NotLoaded(_))) => {
+                self.trouble = None;
+                TableRead { table: Some(ServiceTable::default()), source: "no IPVS".into() }
+            }
+            Ok(Err(error)) => self.failed(&error),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The table of before stays in force.
+    fn failed(&mut self, error: &dyn std::error::Error) -> TableRead {
+        let trouble = format!("service table: {error}");
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}");
+        }
+        self.trouble = Some(trouble);
+        TableRead { table: None, source: "IPVS table".into() }
+    }
+
+    /// Rows of the IPVS connection table; empty where there is none.
+    pub fn connections(&self) -> Vec<IpvsConnection> {
+        match in_namespace(&self.netns, read_connections) {
+            Ok(Ok(table)) => table.rows,
+            _ => Vec::new(),
+        }
+    }
+
+    /// True if the table is the user's file, which nothing watches.
+    pub const fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What the last reading could not do.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+}
+
+/// Runs `read` with the `/proc/<pid>/net` of a namespace, in a thread inside it where no process shows it.
+fn in_namespace<T: Send>(netns: &NetnsSpec, read: impl FnOnce(&Path) -> T + Send) -> Result<T, NetnsError> {
+    match netns {
+        NetnsSpec::Pid(pid) => Ok(read(Path::new(&format!("/proc/{pid}/net")))),
+        NetnsSpec::Path(_) => NetNs::open(netns)?.run_inside(|| read(Path::new("/proc/thread-self/net"))),
+    }
+}
+
+/// Several times the table of 200,000 services. A device that never ends must not fill the memory.
+const MAX_FILE: u64 = 256 << 20;
+
+fn read_services(path: &Path) -> Result<ServiceTable, TableError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+    read.map_err(|source| TableError::File { path: path.to_owned(), source })?;
+    let content = |reason: String| TableError::Content { path: path.to_owned(), reason };
+    match parse_services(&bytes).map_err(|error| content(error.to_string()))?.content {
+        Content::Services(table) => Ok(table),
+        Content::Connections(_) => {
+            Err(content("this is the IPVS connection table; give the services (`ipvsadm -Ln`)".into()))
+        }
+    }
+}
+
+/// The table as it is known now.
+#[derive(Debug, Default)]
+pub struct CurrentTable {
+    table: Arc<ServiceTable>,
+    /// How often the table was read.
+    pub reads: u64,
+}
+
+impl CurrentTable {
+    /// The table.
+    pub fn current(&self) -> &ServiceTable {
+        &self.table
+    }
+
+    /// The table, to share.
+    pub fn shared(&self) -> Arc<ServiceTable> {
+        Arc::clone(&self.table)
+    }
+
+    /// Takes a newly read table and says what is different.
+    pub fn replace(&mut self, new: ServiceTable) -> TableDiff {
+        self.reads += 1;
+        let difference = diff(&self.table, &new);
+        self.table = Arc::new(new);
+        difference
+    }
+}
