@@ -7,4 +7,5 @@ pub mod kernel;
 mod memory;
 pub mod node;
 pub mod observation;
+pub mod report;
 pub mod sources;

@@ -1,0 +1,38 @@
+//! JSON, one object per line.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::diagnosis::incident::{Incident, Summary, Verdict};
+use crate::doctor::Doctor;
+
+/// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
+/// Returns whether a line was written.
+pub fn write_incident(out: &mut impl Write, incident: &Incident) -> io::Result<bool> {
+    if incident.verdict == Verdict::None {
+        return Ok(false);
+    }
+    write_line(out, incident).map(|()| true)
+}
+
+/// Writes the summary as one line.
+pub fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    write_line(out, summary)
+}
+
+/// Writes what the doctor found as one line.
+pub fn write_doctor(out: &mut impl Write, doctor: &Doctor) -> io::Result<()> {
+    write_line(out, doctor)
+}
+
+fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    // In one piece, so that a reader never sees half a line followed by another program's output.
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

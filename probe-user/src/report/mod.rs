@@ -1,0 +1,12 @@
+//! One file per output format.
+
+pub mod doctor;
+pub mod json;
+pub mod schema;
+pub mod text;
+mod text_escape;
+mod text_page;
+mod text_words;
+
+#[cfg(test)]
+pub(crate) mod samples;

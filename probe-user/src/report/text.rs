@@ -1,0 +1,278 @@
+//! For people: a line when a collision begins, a block when its verdict is clear, a line when it ends, a summary.
+
+use super::text_escape::{escape, escape_all};
+use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
+use super::text_words as words;
+use crate::diagnosis::incident::{Advice, Evidence, Incident, Outcome, Summary, Verdict};
+
+/// Lines of evidence in a block; the JSON has all of them.
+const MAX_STEPS: usize = 10;
+/// Column where the texts of a block begin.
+const COLUMN: usize = 12;
+
+/// How and how wide to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextStyle {
+    /// With ANSI colours.
+    pub colour: bool,
+    /// Columns of the terminal; commands are never wrapped.
+    pub width: usize,
+}
+
+/// A collision begins.
+pub fn began_line(incident: &Incident, style: TextStyle) -> String {
+    let mut page = Page::new(style.colour, style.width);
+    let who = words::owner_short(&incident.owner);
+    let connect = words::connect(incident);
+    let text = match incident.verdict {
+        Verdict::Collision => {
+            format!("begins: {connect} by {who}; its source port belongs to an IPVS service")
+        }
+        _ => format!("begins: {connect} by {who}"),
+    };
+    page.field(0, (clock(&incident.started_at), DIM), 14, (&text, PLAIN));
+    page.finish()
+}
+
+/// How a connection ended whose verdict block was printed already.
+pub fn concluded_line(incident: &Incident, style: TextStyle) -> String {
+    let mut page = Page::new(style.colour, style.width);
+    page.field(0, (clock(&incident.started_at), DIM), 14, (&ending(incident), PLAIN));
+    page.finish()
+}
+
+fn ending(incident: &Incident) -> String {
+    if incident.verdict == Verdict::Exhaustion {
+        let text = incident.evidence.first().map(|evidence| escape_all(&evidence.text));
+        return format!("ended: {}", text.unwrap_or_else(|| words::connect(incident)));
+    }
+    let connect = words::connect(incident);
+    let times = |count: usize, what: &str| match count {
+        0 => String::new(),
+        1 => format!(", {what} once"),
+        count => format!(", {what} {count} times"),
+    };
+    let again = usize::try_from(incident.connection.syn_retransmits).unwrap_or(usize::MAX);
+    let details = times(again, "SYN sent again") + &times(incident.resets.len(), "reset");
+    match (incident.duration_ms, incident.outcome) {
+        (Some(ms), Outcome::Survived) => format!("ended: {connect} succeeded after {}{details}", seconds(ms)),
+        (Some(ms), _) if incident.verdict == Verdict::None => {
+            format!("ended: {connect} failed after {}, but not because of IPVS{details}", seconds(ms))
+        }
+        (Some(ms), _) => format!("ended: {connect} was given up after {}{details}", seconds(ms)),
+        (None, _) => format!("still open: {connect}{details}"),
+    }
+}
+
+/// The whole incident.
+pub fn verdict_block(incident: &Incident, style: TextStyle) -> String {
+    let mut page = Page::new(style.colour, style.width);
+    let (tag, colour) = words::tag(incident);
+    page.field(0, (tag, colour), tag.chars().count() + 2, (&words::headline(incident), BOLD));
+    page.blank();
+    facts(&mut page, incident);
+    page.blank();
+    steps(&mut page, incident);
+    page.blank();
+    heading(&mut page, "Why");
+    page.paragraph(4, &words::why(incident));
+    if !incident.advice.is_empty() {
+        page.blank();
+        heading(&mut page, "What to do");
+        for (n, advice) in incident.advice.iter().enumerate() {
+            if n > 0 {
+                page.blank();
+            }
+            advise(&mut page, advice);
+        }
+    }
+    page.finish()
+}
+
+fn heading(page: &mut Page, text: &str) {
+    page.verbatim(2, BOLD, text);
+}
+
+fn facts(page: &mut Page, incident: &Incident) {
+    let mut row = |label: &str, text: &str| page.field(2, (label, BOLD), COLUMN, (text, PLAIN));
+    row("Who", &words::owner(&incident.owner));
+    if let Some(probe) = &incident.probe {
+        row("Probe", &words::probe(probe));
+    }
+    match &incident.service {
+        Some(service) => row("Service", &words::service(service)),
+        None if incident.verdict == Verdict::Collision => row("Service", "not known"),
+        None => {}
+    }
+    if let Some(certainty) = words::certainty(incident) {
+        row("How sure", &certainty);
+    }
+}
+
+/// The evidence; what happens again and again is one line.
+fn steps(page: &mut Page, incident: &Incident) {
+    let date = incident.started_at.get(..10).unwrap_or_default();
+    heading(page, &format!("What happened, from {date} {} UTC on", clock(&incident.started_at)));
+    let mut steps: Vec<(&Evidence, usize, &Evidence)> = Vec::new();
+    for evidence in &incident.evidence {
+        match steps.iter_mut().find(|(first, _, _)| first.text == evidence.text) {
+            Some((_, times, last)) => (*times, *last) = (*times + 1, evidence),
+            None => steps.push((evidence, 1, evidence)),
+        }
+    }
+    for (first, times, last) in steps.iter().take(MAX_STEPS) {
+        let start = &incident.started_at;
+        let text = match times {
+            1 => escape_all(&first.text),
+            2 => format!("{}; again at {}", escape_all(&first.text), relative(start, &last.at)),
+            times => {
+                format!(
+                    "{}; {times} times, the last at {}",
+                    escape_all(&first.text),
+                    relative(start, &last.at)
+                )
+            }
+        };
+        page.field(4, (&relative(start, &first.at), CYAN), 15, (&text, PLAIN));
+    }
+    let hidden = steps.len().saturating_sub(MAX_STEPS);
+    if hidden > 0 {
+        page.paragraph(15, &format!("… and {hidden} more, see the JSON output"));
+    }
+}
+
+fn advise(page: &mut Page, advice: &Advice) {
+    let Advice { setting, value, command, persist, why } = advice;
+    let commands = [command.as_deref().map(escape_all), persist.as_deref().map(persist_command)];
+    let commands: Vec<String> = commands.into_iter().flatten().collect();
+    let why = escape_all(why);
+    // A value is set first and explained then; without one, the explanation says what the command is for.
+    let (before, after) = match (value, persist) {
+        (Some(_), Some(_)) => (
+            format!("Set {}, as root; the second command keeps it after a reboot:", escape(setting)),
+            Some(why),
+        ),
+        (Some(_), None) => (format!("Set {}, as root:", escape(setting)), Some(why)),
+        (None, _) => (why, None),
+    };
+    page.paragraph(4, &before);
+    for command in commands {
+        page.blank();
+        page.verbatim(4, GREEN, &command);
+    }
+    if let Some(after) = after {
+        page.blank();
+        page.paragraph(4, &after);
+    }
+}
+
+/// `FILE: LINE` as a command that writes it; anything else as it is.
+fn persist_command(persist: &str) -> String {
+    let persist = escape_all(persist);
+    match persist.split_once(": ") {
+        Some((file, line)) if file.starts_with('/') && !line.contains('\'') => {
+            format!("echo '{line}' > {file}")
+        }
+        _ => persist,
+    }
+}
+
+/// What the trace found, and whether it saw everything.
+pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
+    let Summary { schema: _, verdicts, connects_seen, lost, hooks, incomplete } = summary;
+    let mut page = Page::new(style.colour, style.width);
+    let found: Vec<String> =
+        verdicts.iter().filter_map(|(verdict, count)| counted(*verdict, *count)).collect();
+    let complete = incomplete.is_empty() && lost.is_empty();
+    let colour = match (found.is_empty(), complete) {
+        (false, _) => RED,
+        (true, true) => GREEN,
+        (true, false) => YELLOW,
+    };
+    let seen = connects_seen.map_or_else(
+        || "connects were not counted".to_owned(),
+        |seen| format!("{} connects seen", grouped(seen)),
+    );
+    let found = match (found.is_empty(), complete) {
+        (false, _) => found.join(", "),
+        (true, true) => "nothing found".to_owned(),
+        (true, false) => "nothing found, but the evidence is incomplete".to_owned(),
+    };
+    let mut row = |label: &str, style, text: &str| page.field(0, (label, style), COLUMN, (text, PLAIN));
+    row("Summary", colour, &format!("{found}; {seen}"));
+    match verdicts.get(&Verdict::None) {
+        None | Some(0) => {}
+        Some(1) => row("", PLAIN, "1 connect from a service port turned out to be a false alarm"),
+        Some(count) => row(
+            "",
+            PLAIN,
+            &format!("{} connects from service ports turned out to be false alarms", grouped(*count)),
+        ),
+    }
+    if complete {
+        row("Evidence", BOLD, "complete: no event was lost");
+    }
+    for sentence in incomplete {
+        row("INCOMPLETE", YELLOW, &escape_all(sentence));
+    }
+    for (program, reasons) in lost {
+        let reasons: Vec<String> = reasons
+            .iter()
+            .map(|(reason, count)| format!("{} ({})", grouped(*count), escape(reason)))
+            .collect();
+        row("Lost", YELLOW, &format!("{}: {}", escape(program), reasons.join(", ")));
+    }
+    for (n, (need, rung)) in hooks.iter().enumerate() {
+        row(if n == 0 { "Hooks" } else { "" }, BOLD, &format!("{}: {}", escape(need), escape(rung)));
+    }
+    page.finish()
+}
+
+fn counted(verdict: Verdict, count: u64) -> Option<String> {
+    let (one, many) = match verdict {
+        Verdict::Collision => ("collision", "collisions"),
+        Verdict::CollisionSnat => ("collision after SNAT", "collisions after SNAT"),
+        Verdict::ListenConflict => ("listen conflict", "listen conflicts"),
+        Verdict::Exhaustion => ("process out of ports", "processes out of ports"),
+        Verdict::ReuseDelay => ("delay by port reuse", "delays by port reuse"),
+        Verdict::OtherReset => ("reset not because of IPVS", "resets not because of IPVS"),
+        Verdict::None => return None,
+    };
+    (count > 0).then(|| format!("{} {}", grouped(count), if count == 1 { one } else { many }))
+}
+
+/// `41,208`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `2.001 s`
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03} s", ms / 1000, ms % 1000)
+}
+
+/// `19:09:02.533`, milliseconds of an RFC 3339 time.
+fn clock(at: &str) -> &str {
+    at.get(11..23).unwrap_or(at)
+}
+
+/// `+1.031 s` after the start; the time itself where it cannot be read.
+fn relative(start: &str, at: &str) -> String {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_nanosecond);
+    let (Some(start), Some(then)) = (time(start), time(at)) else { return escape(at) };
+    let ms = (then - start) / 1_000_000;
+    let sign = if ms < 0 { '-' } else { '+' };
+    format!("{sign}{}.{:03} s", ms.abs() / 1000, ms.abs() % 1000)
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

@@ -1,0 +1,245 @@
+//! Verdicts in words that need no knowledge of IPVS.
+
+use anstyle::Style;
+
+use super::text_escape::escape;
+use super::text_page::{GREEN, RED, YELLOW};
+use crate::diagnosis::incident::{Confidence, Incident, Outcome, OwnerInfo, Probe, ServiceInfo, Verdict};
+
+/// The verdict as one word in capitals, and its colour.
+pub(super) fn tag(incident: &Incident) -> (&'static str, Style) {
+    match (incident.verdict, incident.outcome) {
+        (Verdict::Collision, Outcome::Survived | Outcome::Pending) => ("COLLISION", YELLOW),
+        (Verdict::Collision, _) => ("COLLISION", RED),
+        (Verdict::CollisionSnat, _) => ("SNAT COLLISION", RED),
+        (Verdict::ListenConflict, _) => ("LISTEN CONFLICT", RED),
+        (Verdict::Exhaustion, _) => ("OUT OF PORTS", RED),
+        (Verdict::ReuseDelay, _) => ("REUSE DELAY", YELLOW),
+        (Verdict::OtherReset, _) => ("OTHER RESET", YELLOW),
+        (Verdict::None, _) => ("FALSE ALARM", GREEN),
+    }
+}
+
+/// `connect from A to B`
+pub(super) fn connect(incident: &Incident) -> String {
+    let from = incident
+        .connection
+        .local
+        .as_deref()
+        .map_or_else(String::new, |local| format!(" from {}", escape(local)));
+    let to = incident
+        .connection
+        .remote
+        .as_deref()
+        .map_or_else(|| " to an unknown destination".to_owned(), |remote| format!(" to {}", escape(remote)));
+    format!("connect{from}{to}")
+}
+
+pub(super) fn headline(incident: &Incident) -> String {
+    let connect = connect(incident);
+    let open = incident.duration_ms.is_none();
+    let because = "its source port belongs to an IPVS service";
+    match (incident.verdict, incident.outcome) {
+        (Verdict::Collision, Outcome::Survived) => format!("{connect} succeeded, although {because}"),
+        (Verdict::Collision, Outcome::Pending) => format!("{connect} is at risk: {because}"),
+        (Verdict::Collision, _) if open => format!("{connect} cannot complete: {because}"),
+        (Verdict::Collision, _) => format!("{connect} failed: {because}"),
+        (Verdict::CollisionSnat, _) => {
+            format!("{connect} failed: masquerading gave it a source port that belongs to an IPVS service")
+        }
+        (Verdict::ListenConflict, _) => format!("{connect}: a listener's port belongs to a service"),
+        (Verdict::Exhaustion, _) => format!("{connect} failed: no free source port was left"),
+        (Verdict::ReuseDelay, _) => format!("{connect} was delayed: IPVS dropped one reply to a reused port"),
+        (Verdict::OtherReset, _) => format!("{connect} was reset, but not because of IPVS"),
+        (Verdict::None, Outcome::Survived) => format!("{connect} succeeded; IPVS does not touch it"),
+        (Verdict::None, _) => format!("{connect} did not fail because of IPVS"),
+    }
+}
+
+/// What went on, for someone who never heard of IPVS.
+pub(super) fn why(incident: &Incident) -> String {
+    match (incident.verdict, incident.outcome) {
+        (Verdict::Collision, outcome) => collision(incident, outcome),
+        (Verdict::Exhaustion, _) => {
+            "Every connection needs a source port of its own towards its destination, and the kernel found none that was free in \
+             the range it may use. This has nothing to do with IPVS."
+                .to_owned()
+        }
+        (Verdict::OtherReset, _) => other_reset(incident),
+        (Verdict::None, Outcome::Survived) => {
+            "The source port belongs to an IPVS service, but so does the destination: IPVS knows the reply and lets it pass."
+                .to_owned()
+        }
+        (Verdict::None, _) => {
+            "The source port belongs to an IPVS service, so the connect was watched; but it ended in a way that IPVS does not \
+             cause."
+                .to_owned()
+        }
+        (Verdict::CollisionSnat | Verdict::ListenConflict | Verdict::ReuseDelay, _) => rule(incident),
+    }
+}
+
+/// Why a reply can end up at a backend.
+fn rule(incident: &Incident) -> String {
+    let local = incident.connection.local.as_deref().map_or_else(|| "its source".to_owned(), escape);
+    format!(
+        "IPVS is the part of the kernel that spreads the traffic of Kubernetes Services over their backends. It takes every packet \
+         that asks to open a connection (SYN) to a service's address. The server's reply to this connect (the SYN-ACK) has that \
+         mark too, and it is addressed to {local}, which is a service's address as well. IPVS does not look at the rest."
+    )
+}
+
+fn collision(incident: &Incident, outcome: Outcome) -> String {
+    let who = process(incident);
+    let what = match outcome {
+        Outcome::Hijacked if incident.resets.is_empty() => format!(
+            "So IPVS handed the reply to a backend of that service, which knows nothing of the connection. {who} never got the \
+             reply and waited in vain."
+        ),
+        Outcome::Hijacked => format!(
+            "So IPVS handed the reply to a backend of that service, which knows nothing of the connection and reset it. {who} \
+             never got the reply and waited in vain."
+        ),
+        Outcome::NoBackend => format!(
+            "That service has no backend that takes connections, so IPVS rejected the reply. {who} never got it and waited in \
+             vain."
+        ),
+        Outcome::Survived => "IPVS normally hands such a reply to a backend, and the connect fails. This one got its reply all the \
+                              same; the next one may not."
+            .to_owned(),
+        Outcome::Failed => format!(
+            "IPVS normally hands such a reply to a backend, and the client waits in vain. That fits what {} met, but IPVS was \
+             not seen doing it.",
+            lower(&who)
+        ),
+        Outcome::Pending => "IPVS normally hands such a reply to a backend, and the client waits in vain. So far that was not seen \
+                             here."
+            .to_owned(),
+    };
+    format!("{} {what}", rule(incident))
+}
+
+/// The name of the process, to begin a sentence with.
+fn process(incident: &Incident) -> String {
+    incident.owner.comm.as_deref().map_or_else(|| "The process".to_owned(), escape)
+}
+
+fn lower(who: &str) -> String {
+    who.strip_prefix("The ").map_or_else(|| who.to_owned(), |rest| format!("the {rest}"))
+}
+
+fn other_reset(incident: &Incident) -> String {
+    let who = lower(&process(incident));
+    let and = "The source port belongs to an IPVS service, but IPVS was not seen to touch this connection.";
+    if incident.confidence == Confidence::Possible {
+        return format!("This node's own TCP stack rejected the server's reply, no backend did. {and}");
+    }
+    format!(
+        "The server's reply came after {who} had closed the socket, so this node's own TCP stack rejected it, as it should. In a \
+         capture that looks exactly like a collision. {and}"
+    )
+}
+
+/// How sure, in words; nothing for a false alarm.
+pub(super) fn certainty(incident: &Incident) -> Option<String> {
+    if incident.verdict == Verdict::None {
+        return None;
+    }
+    let confidence = match incident.confidence {
+        Confidence::Proven => "proven",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    };
+    let reason = match (incident.verdict, incident.outcome, incident.confidence) {
+        (Verdict::Collision, Outcome::Hijacked, Confidence::Proven) if incident.hijack.is_some() => {
+            "IPVS was seen handing the reply to a backend"
+        }
+        (Verdict::Collision, Outcome::Hijacked, Confidence::Proven) => {
+            "a stack that has no part in this connection was seen resetting the reply"
+        }
+        (Verdict::Collision, Outcome::Hijacked, _) => {
+            "the reply was reset from an address that has no part in this connection, but is not known to be a backend"
+        }
+        (Verdict::Collision, Outcome::NoBackend, _) => "IPVS was seen rejecting the reply",
+        (Verdict::Collision, Outcome::Survived, Confidence::Proven) => {
+            "IPVS was seen taking a reply, and yet the handshake completed"
+        }
+        (Verdict::Collision, Outcome::Survived, _) => {
+            "the handshake completed; IPVS was not seen to interfere"
+        }
+        (Verdict::Collision, _, Confidence::Possible) => {
+            "the source port belongs to a service, but nothing shows what became of the reply"
+        }
+        (Verdict::Collision, _, _) if incident.resets.is_empty() => {
+            "the service exists and the connect waited in vain, but IPVS itself was not seen"
+        }
+        (Verdict::Collision, _, _) => {
+            "the reply was reset while the client still waited, but IPVS itself was not seen"
+        }
+        (Verdict::Exhaustion, _, _) => "the kernel said so itself (EADDRNOTAVAIL)",
+        (Verdict::OtherReset, _, Confidence::Possible) => {
+            "the reset came from this side, but the order of events is unclear"
+        }
+        (Verdict::OtherReset, _, _) => "the socket was closed before the reply was reset",
+        _ => "see what happened",
+    };
+    Some(format!("{confidence}: {reason}"))
+}
+
+/// The process in few words.
+pub(super) fn owner_short(owner: &OwnerInfo) -> String {
+    match (&owner.comm, owner.pid) {
+        (Some(comm), Some(pid)) => format!("{} (pid {pid})", escape(comm)),
+        (Some(comm), None) => format!("{} (pid unknown)", escape(comm)),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "an unknown process".to_owned(),
+    }
+}
+
+/// The process, as far as it is known: name, pod, container, command line.
+pub(super) fn owner(owner: &OwnerInfo) -> String {
+    let short = |container: &String| escape(&container.chars().take(12).collect::<String>());
+    let pod = owner.pod.as_ref().map(|pod| format!("pod {}/{}", escape(&pod.namespace), escape(&pod.name)));
+    let container = owner.container_id.as_ref().map(|container| format!("container {}", short(container)));
+    let parts: Vec<String> = [Some(owner_short(owner)), pod, container].into_iter().flatten().collect();
+    let command = owner.cmdline.as_ref().or(owner.exe.as_ref());
+    let command = command.map_or_else(String::new, |command| format!(": {}", escape(command)));
+    parts.join(", ") + &command
+}
+
+pub(super) fn probe(probe: &Probe) -> String {
+    let sure = match probe.confidence {
+        Confidence::Proven => "",
+        Confidence::Likely => " (likely)",
+        Confidence::Possible => " (possibly)",
+    };
+    format!(
+        "{} probe ({}) of container {} in pod {}/{}, every {} s, timeout {} s{sure}",
+        escape(&probe.r#type),
+        escape(&probe.handler),
+        escape(&probe.container),
+        escape(&probe.pod.namespace),
+        escape(&probe.pod.name),
+        probe.period_s,
+        probe.timeout_s
+    )
+}
+
+/// Backends that are listed by address; a service can have thousands.
+const MAX_BACKENDS: usize = 4;
+
+pub(super) fn service(service: &ServiceInfo) -> String {
+    let names: Vec<String> =
+        [&service.kind, &service.name].into_iter().flatten().map(|part| escape(part)).collect();
+    let names = if names.is_empty() { String::new() } else { format!(", {}", names.join(" ")) };
+    let shown: Vec<String> =
+        service.backends.iter().take(MAX_BACKENDS).map(|backend| escape(backend)).collect();
+    let list = shown.join(", ");
+    let backends = match (service.backends.len(), shown.len()) {
+        (0, _) => ", without backends".to_owned(),
+        (1, _) => format!(", backend {list}"),
+        (all, listed) if all == listed => format!(", backends {list}"),
+        (all, listed) => format!(", backends {list} and {} more", all - listed),
+    };
+    format!("{} {}{names}{backends}", escape(&service.protocol), escape(&service.address))
+}
