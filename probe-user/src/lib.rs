@@ -1,7 +1,11 @@
-//! User side of portclash.
+//! User side of portclash: sources yield [`observation::Observation`]s, [`diagnosis`] turns them into incidents,
+//! [`report`] renders those.
 
+pub mod cli;
 pub mod diagnosis;
 pub mod doctor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ipvs;
 pub mod kernel;
 mod memory;

@@ -1,0 +1,183 @@
+//! What the fuzz targets (`fuzz/`) and the mutation tests below feed with bytes from anywhere. A panic is a finding.
+
+use bytes::Bytes;
+
+use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
+use crate::kernel::btf::Btf;
+use crate::kernel::event::decode;
+use crate::node::cgroup::container_of;
+use crate::node::cmdline::masked_cmdline_from_bytes;
+use crate::node::port_ranges::PortRanges;
+
+/// Any bytes as a file with an IPVS table. No row may vanish: what was not read is listed.
+pub fn ipvs_text(bytes: &[u8]) {
+    let Ok(parsed) = parse_services(bytes) else { return };
+    let rows = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    let (read, unreadable) = match &parsed.content {
+        Content::Services(table) => {
+            let backends: usize = table.services.values().map(|service| service.backends.len()).sum();
+            (table.services.len() + backends, &table.unreadable)
+        }
+        Content::Connections(table) => (table.rows.len() + table.templates, &table.unreadable),
+    };
+    if unreadable.len() <= MAX_UNREADABLE {
+        let skipped = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(is_no_row).count();
+        let accounted = read + unreadable.len() + skipped;
+        assert!(accounted >= rows, "{} of {rows} rows vanished", rows - accounted);
+    }
+}
+
+/// Headers and comments.
+fn is_no_row(line: &&[u8]) -> bool {
+    const STARTS: [&[u8]; 7] = [
+        b"IP Virtual Server version",
+        b"Prot LocalAddress:Port",
+        b"-> RemoteAddress:Port",
+        b"IPVS connection entries",
+        b"pro expire",
+        b"Pro FromIP",
+        b"#",
+    ];
+    STARTS.iter().any(|start| line.starts_with(start))
+}
+
+/// Any bytes as a datagram of the kernel.
+pub fn ipvs_netlink(bytes: &[u8]) {
+    if let Ok((messages, readable)) = netlink::parse_datagram(bytes, 1) {
+        assert!(readable <= messages);
+    }
+}
+
+/// Any bytes as the kernel's type information.
+pub fn kernel_btf(bytes: &[u8]) {
+    let Ok(btf) = Btf::parse(&Bytes::copy_from_slice(bytes)) else { return };
+    btf.offset_of("sock_common", "skc_net.net");
+    btf.function_parameters("tcp_connect");
+    btf.pointer_parameters("btf_trace_tcp_send_reset");
+    btf.enumerators("sk_rst_reason");
+}
+
+/// Any bytes as a record of the ring buffer: only one length can be an event.
+pub fn kernel_event(bytes: &[u8]) {
+    assert!(decode(bytes).is_err() || bytes.len() == probe_ebpf::EVENT_SIZE);
+}
+
+/// Any bytes as `/proc/PID/cgroup`, as a command line and as the value of `ip_local_reserved_ports`.
+pub fn node_files(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(id) = container_of(&text).container_id {
+        assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "no container id: {id}");
+    }
+    let shown = masked_cmdline_from_bytes(bytes, true).unwrap_or_default();
+    assert!(!shown.chars().any(char::is_control), "control characters in {shown:?}");
+    if let Ok(ports) = text.parse::<PortRanges>() {
+        assert_eq!(ports.to_string().parse(), Ok(ports), "what is printed reads back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXTS: [&str; 5] = [
+        "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  \
+         -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
+         TCP  0A000001:8F60 rr  persistent 2700000 FFFFFFFF\n  -> 0AF40014:1F90      Masq    1      0          1\n\
+         TCP  [fd00:0000:0000:0000:0000:0000:0000:0001]:8F60 rr \nFWM  00003DA3 rr ops \nFWM  00003DA3 rr \n  \
+         -> 64630534:01BB      Tunnel  1      0          0\n",
+        "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  \
+         -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+         TCP  10.0.0.1:443 rr persistent 10800\n  -> 10.0.3.15:6443  Masq    1      1          1\n\
+         FWM  1 IPv6 rr\n  -> [fd00::1]:0  Route    1      1          1\n",
+        "-A -t 10.0.0.5:31055 -s rr -p 10800 -M 255.255.255.0\n-a -t 10.0.0.5:31055 -r 10.244.1.2:80 -m -w 1\n\
+         -A -f 1 -6 -s wrr\n# comment\n-A -u [fd00::1]:53 -s rr ops\n",
+        "IPVS connection entries\npro expire state       source             virtual            destination\n\
+         TCP 00:50  SYN_RECV    10.254.0.1:56808   10.254.0.1:443     10.111.32.241:6443\n",
+        "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n\
+         TCP 0AF4000A 0050 0A000001 8F60 0AF40014 1F90 CLOSE             7\n",
+    ];
+
+    /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
+    fn datagram() -> Vec<u8> {
+        let word = |out: &mut Vec<u8>, number: u16| out.extend(number.to_ne_bytes());
+        let mut service = Vec::new();
+        for (length, kind, value) in
+            [(6_u16, 1_u16, [2, 0, 0, 0]), (8, 5, [7, 0, 0, 0]), (7, 6, *b"rr\0\0"), (8, 8, [0; 4])]
+        {
+            word(&mut service, length);
+            word(&mut service, kind);
+            service.extend(value);
+        }
+        let mut out = Vec::new();
+        let message = |out: &mut Vec<u8>, kind: u16, body: &[u8]| {
+            out.extend(u32::try_from(16 + body.len()).unwrap().to_ne_bytes());
+            word(out, kind);
+            word(out, 2);
+            out.extend(1_u32.to_ne_bytes());
+            out.extend(0_u32.to_ne_bytes());
+            out.extend(body);
+        };
+        let mut body = vec![1, 1, 0, 0];
+        word(&mut body, u16::try_from(4 + service.len()).unwrap());
+        word(&mut body, 1 | 0x8000);
+        body.extend(&service);
+        message(&mut out, 33, &body);
+        message(&mut out, 3, &[0; 4]);
+        out
+    }
+
+    #[test]
+    fn the_seeds_are_valid() {
+        for text in TEXTS {
+            assert!(parse_services(text.as_bytes()).is_ok(), "{text}");
+            ipvs_text(text.as_bytes());
+        }
+        assert_eq!(netlink::parse_datagram(&datagram(), 1).unwrap(), (1, 1));
+    }
+
+    /// `bytes` with some of them changed, removed, doubled or cut off.
+    fn mutate(mut bytes: Vec<u8>, steps: &[(usize, u8, u8)]) -> Vec<u8> {
+        for (at, how, value) in steps {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = at % bytes.len();
+            match how % 5 {
+                0 => bytes[at] = *value,
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, *value),
+                3 => bytes.truncate(at),
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        bytes
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+        prop::collection::vec(any::<(usize, u8, u8)>(), 1..8)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            ipvs_text(&bytes);
+            ipvs_netlink(&bytes);
+            kernel_btf(&bytes);
+            kernel_event(&bytes);
+            node_files(&bytes);
+        }
+
+        #[test]
+        fn mutated_tables(seed in 0..TEXTS.len(), steps in steps()) {
+            ipvs_text(&mutate(TEXTS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn mutated_datagrams(steps in steps()) {
+            ipvs_netlink(&mutate(datagram(), &steps));
+        }
+    }
+}
