@@ -1,0 +1,54 @@
+//! What the one binary of the guest does, by how it is called.
+
+mod burst;
+mod connect;
+mod demo;
+mod init;
+mod test;
+
+use std::process::ExitCode;
+
+pub use init::load_module;
+
+use crate::{bench, host, node, process};
+
+/// Entry point of `lab-init`.
+pub fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        return init::run();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((mode, rest)) if mode == "run" => run(rest),
+        Some((mode, rest)) if mode == "test" => test::run(rest.first().map_or("", String::as_str)),
+        Some((mode, _)) if mode == "demo" => demo::run(),
+        Some((mode, rest)) if mode == "bench" => bench::run(rest),
+        Some((mode, [local, first, count, remote])) if mode == "burst" => {
+            burst::run(local, first, count, remote).map(|()| 0)
+        }
+        Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
+        _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Sets the node up, runs a command and shows what it prints as it comes.
+fn run(command: &[String]) -> anyhow::Result<u8> {
+    node::set_up()?;
+    process::stream(command, |_| {})
+}
+
+/// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
+fn report(error: &anyhow::Error) {
+    if std::env::args().nth(1).is_some_and(|mode| mode == "connect" || mode == "burst") {
+        println!("{error:#}");
+    } else {
+        host::say(&format!("error: {error:#}"));
+    }
+}

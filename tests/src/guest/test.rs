@@ -1,0 +1,78 @@
+//! Runs the scenarios one after the other and reports each to the host.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::lab::Lab;
+use crate::scenarios::{ALL, Scenario};
+use crate::{host, node};
+
+/// Runs the scenarios whose name contains `filter`.
+pub(super) fn run(filter: &str) -> Result<u8> {
+    node::set_up()?;
+    let mut failed = false;
+    for scenario in ALL.iter().filter(|scenario| scenario.name.contains(filter)) {
+        let start = Instant::now();
+        let outcome = play(scenario);
+        host::result(scenario.name, outcome.is_ok(), start.elapsed());
+        if let Err(failure) = outcome {
+            failed = true;
+            host::say(&failure);
+            host::say(&captured(scenario));
+        }
+    }
+    Ok(u8::from(failed))
+}
+
+/// Plays a scenario on a fresh lab; what went wrong is text with everything that was noted.
+fn play(scenario: &Scenario) -> Result<(), String> {
+    let mut lab = Lab::fresh().map_err(|error| format!("{error:#}"))?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.play)(&mut lab)));
+    match outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_text(panic.as_ref())))) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(format!("{error:#}\n{}", lab.notes().join("\n"))),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+}
+
+/// Plays a failed scenario once more under tcpdump and shows what went over the wire. The verdict stays.
+fn captured(scenario: &Scenario) -> String {
+    let captures: Vec<(&str, Result<Child>)> =
+        ["node", "pod", "backend"].map(|name| (name, capture(name))).into();
+    std::thread::sleep(Duration::from_secs(1));
+    let again = if play(scenario).is_ok() { "passed" } else { "failed" };
+    let mut text = format!("--- once more, with tcpdump: {again}");
+    for (name, capture) in captures {
+        let packets = capture.and_then(packets).unwrap_or_else(|error| format!("{error:#}"));
+        let _ = write!(text, "\n--- packets seen in {name}\n{packets}");
+    }
+    text
+}
+
+fn capture(name: &str) -> Result<Child> {
+    let arguments = ["-Z", "root", "-i", "any", "-nn", "-S", "-l", "-tt", "tcp or icmp or icmp6"];
+    let mut command = Command::new(if name == "node" { "tcpdump" } else { "ip" });
+    if name != "node" {
+        command.args(["netns", "exec", name, "tcpdump"]);
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().context("cannot start tcpdump")
+}
+
+fn packets(capture: Child) -> Result<String> {
+    // tcpdump is told to stop by a signal, or it would keep what it has buffered.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(capture.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+    let output = capture.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text.lines().take(120).collect();
+    Ok(lines.join("\n"))
+}

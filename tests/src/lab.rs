@@ -1,0 +1,179 @@
+//! What a scenario works with: a node in a known state, and helpers that undo themselves.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::client::Connect;
+use crate::expect;
+use crate::node::{self, ip, ipvsadm};
+use crate::process::{run, run_with_input, sysctl};
+use crate::server::Server;
+use crate::tracer::{Traced, Tracer};
+
+/// Longest table that is shown.
+const MOST_LINES: usize = 150;
+
+/// One run of one scenario.
+#[derive(Default)]
+pub struct Lab {
+    servers: Vec<Server>,
+    namespaces: Vec<String>,
+    /// What is shown if the scenario fails.
+    notes: Vec<String>,
+}
+
+impl Lab {
+    /// The node as every scenario finds it: no services, no servers but the probed pod's, usual settings.
+    pub fn fresh() -> Result<Self> {
+        ipvsadm("-C")?;
+        for (name, value) in [
+            ("net/ipv4/vs/conn_reuse_mode", "0"),
+            ("net/ipv4/vs/sloppy_tcp", "0"),
+            ("net/ipv4/ip_local_port_range", "32768 60999"),
+            ("net/ipv4/ip_local_reserved_ports", ""),
+            ("net/ipv4/tcp_fastopen", "1"),
+        ] {
+            sysctl(name, value)?;
+        }
+        let mut lab = Self::default();
+        lab.serve("pod", 80)?;
+        lab.serve("backend", 8443)?;
+        Ok(lab)
+    }
+
+    /// Starts a web server that lives as long as the scenario.
+    pub fn serve(&mut self, namespace: &str, port: u16) -> Result<()> {
+        self.servers.push(Server::start(namespace, port)?);
+        Ok(())
+    }
+
+    /// Keeps text for the case that the scenario fails.
+    pub fn note(&mut self, title: &str, text: &str) {
+        let mut lines: Vec<&str> = text.trim_end().lines().collect();
+        let more = lines.len().saturating_sub(MOST_LINES);
+        lines.truncate(MOST_LINES);
+        self.notes.push(format!("--- {title}\n{}", lines.join("\n")));
+        if more > 0 {
+            self.notes.push(format!("({more} more lines)"));
+        }
+    }
+
+    /// What was noted.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Adds a TCP service with its backends, as kube-proxy does: round robin, masquerading.
+    pub fn service(&mut self, address: &str, backends: &[&str]) -> Result<()> {
+        ipvsadm(&format!("-A -t {address} -s rr"))?;
+        backends.iter().try_for_each(|backend| ipvsadm(&format!("-a -t {address} -r {backend} -m")))
+    }
+
+    /// A pod that is gone after the scenario.
+    pub fn pod(&mut self, name: &str, v4: &str, v6: &str) -> Result<()> {
+        self.namespaces.push(name.to_owned());
+        node::add_pod(name, v4, v6)
+    }
+
+    /// A bare namespace that is gone after the scenario.
+    pub fn namespace(&mut self, name: &str) -> Result<()> {
+        self.namespaces.push(name.to_owned());
+        ip(&format!("netns add {name}\n"))
+    }
+
+    /// Traces while `work` runs and until so many incidents have come; hands back what the tracer said.
+    pub fn trace<T>(
+        &mut self,
+        arguments: &[&str],
+        incidents: usize,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<(T, Traced)> {
+        let mut running = Tracer::start(arguments)?;
+        let done = work(self);
+        let waited = done.is_ok().then(|| running.wait_for_incidents(incidents));
+        self.note("/proc/net/ip_vs", &read("/proc/net/ip_vs"));
+        self.note("/proc/net/ip_vs_conn", &read("/proc/net/ip_vs_conn"));
+        let (traced, messages) = running.stop()?;
+        self.note("portclash trace said", &messages);
+        for incident in traced.incidents.iter().take(3) {
+            self.note("incident", &format!("{incident:#}"));
+        }
+        self.note("summary", &format!("{:#}", traced.summary));
+        let done = done?;
+        waited.transpose()?;
+        Ok((done, traced))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.namespaces {
+            // The next scenario uses names of its own; what is left over hinders nobody.
+            let _ = run(&format!("ip netns del {name}"));
+            let _ = run(&format!("ip link del v{name}"));
+        }
+    }
+}
+
+/// Fails with every difference between the incidents and what is expected of them, in the order of time.
+pub fn assert_incidents(traced: &Traced, expected: &[Value]) -> Result<()> {
+    let count = traced.incidents.len();
+    ensure!(count == expected.len(), "expected {} incidents, there are {count}", expected.len());
+    let mut found = Vec::new();
+    for (index, (expected, actual)) in expected.iter().zip(&traced.incidents).enumerate() {
+        let differences = expect::differences(expected, actual);
+        found.extend(differences.into_iter().map(|line| format!("incident {index}: {line}")));
+    }
+    ensure!(found.is_empty(), "not as expected:\n{}", found.join("\n"));
+    let mut verdicts = BTreeMap::new();
+    for verdict in traced.incidents.iter().filter_map(|incident| incident.get("verdict")?.as_str()) {
+        *verdicts.entry(verdict).or_insert(0) += 1;
+    }
+    assert_summary(&traced.summary, &json!(verdicts))?;
+    let status = i32::from(!expected.is_empty());
+    ensure!(traced.status == Some(status), "exit status is {:?}, expected {status}", traced.status);
+    Ok(())
+}
+
+/// The summary counts the verdicts as given, and nothing was lost.
+pub fn assert_summary(summary: &Value, verdicts: &Value) -> Result<()> {
+    let expected = json!({
+        "schema": "portclash.summary/v1",
+        "verdicts": verdicts,
+        "connects_seen": {"<one of>": [null, "<number>"]},
+        "lost": {},
+        "hooks": summary.get("hooks"),
+        "incomplete": summary.get("incomplete"),
+    });
+    let found = expect::differences(&expected, summary);
+    ensure!(found.is_empty(), "the summary is not as expected:\n{}", found.join("\n"));
+    Ok(())
+}
+
+/// Waits until `done` is true.
+pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !done()? {
+        ensure!(Instant::now() < end, "waited {} s until {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Text of a file, or why it cannot be read.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| format!("{path}: {error}"))
+}
+
+/// Feeds a list of rules to `ipvsadm -R`.
+pub fn restore(rules: &str) -> Result<()> {
+    run_with_input("ipvsadm -R", rules).map(drop).context("ipvsadm -R")
+}
+
+/// The client's connect from a service port of the node to the probed pod.
+pub fn probe(local: &str, remote: &str) -> Result<Connect> {
+    Ok(Connect::new(Some(local.parse()?), remote.parse()?))
+}

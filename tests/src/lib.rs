@@ -1,0 +1,16 @@
+//! The lab: a virtual machine that plays a Kubernetes node with real IPVS, and the scenarios that run on it.
+//!
+//! `cargo xtask test` and `cargo xtask demo` boot it; `lab-init` is its PID 1.
+
+mod bench;
+pub mod client;
+pub mod expect;
+pub mod guest;
+pub mod host;
+pub mod lab;
+pub mod netns;
+pub mod node;
+pub mod process;
+pub mod scenarios;
+pub mod server;
+pub mod tracer;

@@ -1,0 +1,82 @@
+//! The scenarios: one function each, in one table.
+
+mod backends;
+mod changes;
+mod clients;
+mod controls;
+mod expected;
+mod losses;
+mod options;
+mod ports;
+mod seed;
+
+use anyhow::Result;
+
+use crate::lab::Lab;
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name, which `--filter` looks into.
+    pub name: &'static str,
+    /// Plays it and fails with what is not as it should be.
+    pub play: fn(&mut Lab) -> Result<()>,
+}
+
+const fn scenario(name: &'static str, play: fn(&mut Lab) -> Result<()>) -> Scenario {
+    Scenario { name, play }
+}
+
+/// Every scenario, in the order in which they run.
+pub const ALL: &[Scenario] = &[
+    scenario("seed_incident_reuse_mode_0", seed::reuse_mode_0),
+    scenario("seed_incident_reuse_mode_1", seed::reuse_mode_1),
+    scenario("seed_incident_v6", seed::v6),
+    scenario("seed_incident_kprobe_rung", seed::kprobe_rung),
+    scenario("seed_incident_stable_rung", seed::stable_rung),
+    scenario("backend_port_closed", backends::port_closed),
+    scenario("backend_port_closed_v6", backends::port_closed_v6),
+    scenario("backend_on_host_network", backends::on_host_network),
+    scenario("backend_on_another_node", backends::on_another_node),
+    scenario("persistent_service", backends::persistent_service),
+    scenario("no_backends", backends::none),
+    scenario("no_backends_v6", backends::none_v6),
+    scenario("backends_of_weight_zero", backends::weight_zero),
+    scenario("bridge_without_br_netfilter", backends::bridge_without_br_netfilter),
+    scenario("peer_on_own_host", backends::peer_on_own_host),
+    scenario("peer_on_own_host_v6", backends::peer_on_own_host_v6),
+    scenario("ipvs_in_another_namespace", backends::ipvs_in_another_namespace),
+    scenario("client_v4_mapped", clients::v4_mapped),
+    scenario("client_reuse_address", clients::reuse_address),
+    scenario("client_nonblocking", clients::nonblocking),
+    scenario("client_fast_open", clients::fast_open),
+    scenario("client_in_a_container", clients::in_a_container),
+    scenario("client_again_from_the_same_port", clients::again_from_the_same_port),
+    scenario("client_port_chosen_by_connect", clients::port_chosen_by_connect),
+    scenario("client_port_chosen_by_bind", clients::port_chosen_by_bind),
+    scenario("client_bind_address_no_port", clients::bind_address_no_port),
+    scenario("clients_hundred_at_once", clients::hundred_at_once),
+    scenario("service_created_while_tracing", changes::created_while_tracing),
+    scenario("service_deleted_while_tracing", changes::deleted_while_tracing),
+    scenario(
+        "late_syn_ack_to_a_service_port_that_is_gone",
+        changes::late_syn_ack_to_a_service_port_that_is_gone,
+    ),
+    scenario("services_five_thousand_added", changes::five_thousand_added),
+    scenario("module_loaded_while_tracing", changes::module_loaded_while_tracing),
+    scenario("module_unloaded_while_tracing", changes::module_unloaded_while_tracing),
+    scenario("control_same_port_other_address", controls::same_port_other_address),
+    scenario("control_udp_service", controls::udp_service),
+    scenario("control_firewall_mark_service", controls::firewall_mark_service),
+    scenario("control_to_cluster_ip", controls::to_cluster_ip_from_a_service_port),
+    scenario("control_from_a_pods_own_namespace", controls::from_a_pods_own_namespace),
+    scenario("control_refused", controls::refused),
+    scenario("control_refused_from_a_service_port", controls::refused_from_a_service_port),
+    scenario("control_closed_with_unread_data", controls::closed_with_unread_data),
+    scenario("control_aborted", controls::aborted),
+    scenario("control_late_syn_ack", controls::late_syn_ack),
+    scenario("ports_used_up", ports::used_up),
+    scenario("filters", options::filters),
+    scenario("ends_by_itself", options::ends_by_itself),
+    scenario("services_from_a_file", options::services_from_a_file),
+    scenario("ring_full_is_counted", losses::ring_full_is_counted),
+];
