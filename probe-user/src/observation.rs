@@ -98,11 +98,6 @@ pub enum Fact {
         /// Reason as the kernel names it (enum sk_rst_reason, 6.10 and later).
         reason: Option<String>,
     },
-    /// The socket of a flagged connection was reset by its own process.
-    ActiveReset {
-        /// Kernel identity of the socket.
-        socket: u64,
-    },
     /// IPVS made a connection for the SYN-ACK and chose a backend.
     Hijacked {
         /// `client` = remote side of the connect, `virtual_address` = its local side.

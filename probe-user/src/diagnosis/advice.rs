@@ -1,9 +1,9 @@
 //! What to set so that it stops: complete, safe to paste, and honest about what it does not fix. Pure.
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use super::incident::{Advice, Verdict};
+use crate::node::port_ranges::PortRanges;
 
 const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 const RANGE: &str = "net.ipv4.ip_local_port_range";
@@ -52,7 +52,7 @@ pub fn advise(node: &NodeFacts, cause: &Cause) -> Vec<Advice> {
 /// The kernel never picks such a port by itself, so the program asked for it.
 fn bound_on_purpose(node: &NodeFacts, port: u16) -> bool {
     let outside = node.local_port_range.is_some_and(|(first, last)| port < first || port > last);
-    let reserved = node.reserved.as_deref().and_then(PortSet::parse);
+    let reserved = node.reserved.as_deref().and_then(|text| text.parse::<PortRanges>().ok());
     outside || reserved.is_some_and(|reserved| reserved.contains(port))
 }
 
@@ -80,7 +80,7 @@ fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
     let (wanted, what) = wanted_ports(node, colliding)?;
     let not_fixed = "It does not cover an explicit bind() to one of these ports, nor source ports that SNAT or masquerading \
                      picks: both ignore this setting.";
-    let Some(reserved) = node.reserved.as_deref().and_then(PortSet::parse) else {
+    let Some(reserved) = node.reserved.as_deref().and_then(|text| text.parse::<PortRanges>().ok()) else {
         // What is reserved now is unknown and must not be lost: the shell asks at the moment of the change.
         return Some(Advice {
             setting: RESERVED.to_owned(),
@@ -96,7 +96,7 @@ fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
         });
     };
     let keeps = if reserved.is_empty() { "" } else { " What is reserved already stays reserved." };
-    let value = reserved.merged(&wanted).to_string();
+    let value = reserved.union(&wanted).to_string();
     Some(Advice {
         setting: RESERVED.to_owned(),
         command: Some(format!("sysctl -w {RESERVED}={value}")),
@@ -108,22 +108,26 @@ fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
     })
 }
 
+fn all_default(ports: &PortRanges) -> bool {
+    ports.difference(&PortRanges::from_ranges([DEFAULT_NODE_PORTS])).is_empty()
+}
+
 /// The ports to reserve, and what they are in words.
-fn wanted_ports(node: &NodeFacts, colliding: Option<u16>) -> Option<(PortSet, String)> {
+fn wanted_ports(node: &NodeFacts, colliding: Option<u16>) -> Option<(PortRanges, String)> {
     let (first, last) = node.local_port_range.unwrap_or((0, u16::MAX));
     let services = node.service_ports.iter().copied().chain(colliding);
-    let exposed = PortSet::of_ports(services.filter(|port| (first..=last).contains(port) && *port != 0));
+    let exposed: PortRanges = services.filter(|port| (first..=last).contains(port) && *port != 0).collect();
     let (wanted, what) = match node.node_port_range {
         Some((from, to)) if from <= to => {
-            let range = PortSet::new(vec![(from, to)]);
-            (exposed.merged(&range), format!("the NodePort range {from}-{to}"))
+            let range = PortRanges::range(from, to);
+            (exposed.union(&range), format!("the NodePort range {from}-{to}"))
         }
-        _ if exposed.count() >= 2 && exposed.lies_within(DEFAULT_NODE_PORTS) => {
+        _ if exposed.count() >= 2 && all_default(&exposed) => {
             let (from, to) = DEFAULT_NODE_PORTS;
             let what = format!(
                 "the ports {from}-{to} (the default NodePort range, assumed because all service ports in question lie in it)"
             );
-            (PortSet::new(vec![DEFAULT_NODE_PORTS]), what)
+            (PortRanges::from_ranges([DEFAULT_NODE_PORTS]), what)
         }
         _ => {
             let what = match exposed.count() {
@@ -191,78 +195,6 @@ fn widen(node: &NodeFacts) -> Option<Advice> {
              Check first that no program on this node listens on a port in the new part."
         ),
     })
-}
-
-/// Ports as sorted, disjoint, non-adjacent ranges: the form that the kernel prints.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct PortSet {
-    ranges: Vec<(u16, u16)>,
-}
-
-impl PortSet {
-    fn new(mut ranges: Vec<(u16, u16)>) -> Self {
-        ranges.sort_unstable();
-        let mut merged: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match merged.last_mut() {
-                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-                _ => merged.push((first, last)),
-            }
-        }
-        Self { ranges: merged }
-    }
-
-    fn of_ports(ports: impl Iterator<Item = u16>) -> Self {
-        Self::new(ports.map(|port| (port, port)).collect())
-    }
-
-    /// `8080,30000-32767`; `None` if it is anything else, so that nothing is dropped unseen.
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Some(Self::default());
-        }
-        let range = |part: &str| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-            (first <= last).then_some((first, last))
-        };
-        text.split(',').map(range).collect::<Option<Vec<_>>>().map(Self::new)
-    }
-
-    fn merged(&self, other: &Self) -> Self {
-        Self::new(self.ranges.iter().chain(&other.ranges).copied().collect())
-    }
-
-    fn contains(&self, port: u16) -> bool {
-        self.ranges.iter().any(|(first, last)| (first..=last).contains(&&port))
-    }
-
-    fn lies_within(&self, (low, high): (u16, u16)) -> bool {
-        self.ranges.iter().all(|(first, last)| low <= *first && *last <= high)
-    }
-
-    fn count(&self) -> u32 {
-        self.ranges.iter().map(|(first, last)| u32::from(*last) - u32::from(*first) + 1).sum()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-}
-
-impl fmt::Display for PortSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, (first, last)) in self.ranges.iter().enumerate() {
-            let comma = if n == 0 { "" } else { "," };
-            if first == last {
-                write!(f, "{comma}{first}")?;
-            } else {
-                write!(f, "{comma}{first}-{last}")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

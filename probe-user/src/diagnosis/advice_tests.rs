@@ -110,18 +110,3 @@ fn other_verdicts_get_no_advice() {
     let cause = Cause { verdict: Verdict::OtherReset, ..collision(36_704) };
     assert!(advise(&node(), &cause).is_empty());
 }
-
-proptest::proptest! {
-    #[test]
-    fn a_port_set_prints_what_it_parses(ranges in proptest::collection::vec((0_u16.., 0_u16..), 0..20)) {
-        let ranges: Vec<_> = ranges.into_iter().map(|(a, b)| (a.min(b), a.max(b))).collect();
-        let set = PortSet::new(ranges.clone());
-        proptest::prop_assert_eq!(PortSet::parse(&set.to_string()), Some(set.clone()));
-        for port in ranges.iter().flat_map(|(a, b)| [*a, *b]) {
-            proptest::prop_assert!(set.contains(port));
-        }
-        for pair in set.ranges.windows(2) {
-            proptest::prop_assert!(u32::from(pair[0].1) + 1 < u32::from(pair[1].0), "{}", set);
-        }
-    }
-}

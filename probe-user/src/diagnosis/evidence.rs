@@ -52,7 +52,6 @@ fn stage(fact: &Fact) -> u8 {
         Fact::Hijacked { .. } | Fact::NoBackend { .. } => 2,
         Fact::Reset { .. } => 3,
         Fact::Established { .. } => 4,
-        Fact::ActiveReset { .. } => 5,
         Fact::ConnectFailed { .. } => 6,
         Fact::Died { .. } => 7,
         Fact::ConnectionRow { .. } => 8,
@@ -86,7 +85,6 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
         ),
         Fact::SynRetransmitted { .. } => "no reply had reached the socket: the SYN was sent again".to_owned(),
         Fact::Established { .. } => "the handshake completed".to_owned(),
-        Fact::ActiveReset { .. } => "its own process reset the socket on purpose".to_owned(),
         Fact::Died { errno, .. } => died(*errno),
         Fact::ConnectFailed { errno, .. } => format!("connect() failed with {}", errno_name(*errno)),
         Fact::ConnectBegan { .. } | Fact::Services { .. } => {

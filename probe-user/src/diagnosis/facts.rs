@@ -34,7 +34,6 @@ impl Held {
             Fact::Reset { .. } => "reset",
             Fact::Hijacked { .. } => "hijacked",
             Fact::NoBackend { .. } => "no_backend",
-            Fact::ActiveReset { .. } => "active_reset",
             Fact::ConnectionRow { .. } => "connection_row",
             Fact::SynRetransmitted { .. } => "syn_retransmitted",
             Fact::Established { .. } => "established",
@@ -64,7 +63,6 @@ fn keys(fact: &Fact) -> Keys {
         Fact::SynRetransmitted { tuple, socket, .. }
         | Fact::Established { tuple, socket, .. }
         | Fact::Died { tuple, socket, .. } => life(Some(*tuple), *socket),
-        Fact::ActiveReset { socket } => life(None, Some(*socket)),
         Fact::ConnectFailed { local: Some(local), remote: Some(remote), socket, .. } => {
             life(Some(Tuple { local: *local, remote: *remote }), *socket)
         }
@@ -115,7 +113,7 @@ fn canonical_fact(mut fact: Fact) -> Fact {
         Fact::Hijacked { connection: row, .. } | Fact::ConnectionRow { row, .. } => {
             *row = canonical_row(row.clone());
         }
-        Fact::Services { .. } | Fact::ActiveReset { .. } => {}
+        Fact::Services { .. } => {}
     }
     fact
 }

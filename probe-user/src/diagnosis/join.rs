@@ -79,7 +79,6 @@ fn rank(fact: &Held, connection: &Tracked) -> Option<Rank> {
         | Fact::ConnectFailed { netns, .. } => {
             by_life(fact, connection).filter(|_| agree(*netns, connection.netns()))
         }
-        Fact::ActiveReset { .. } => by_life(fact, connection),
         Fact::Services { .. } | Fact::ConnectBegan { .. } => None,
     }
 }

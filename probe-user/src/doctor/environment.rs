@@ -148,16 +148,7 @@ fn memory_limit(root: &Path, cgroup2: Option<&Path>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        root
-    }
+    use crate::node::kernel_info::tests::tree;
 
     #[test]
     fn tracefs_is_usable_only_with_the_events_of_system_calls() {

@@ -98,10 +98,19 @@ fn backend(rest: &str) -> Result<Backend, String> {
 /// Reads the text of `/proc/net/ip_vs_conn`. Persistence templates are counted, not kept; the data of a
 /// persistence engine at the end of a row is not read.
 pub fn parse_connections(text: &[u8]) -> ConnectionTable {
+    connection_rows(text, |line| line.starts_with(b"Pro FromIP"), connection)
+}
+
+/// Reads every line but the headers as a connection, each by itself; `read` gives `None` for a template.
+pub(super) fn connection_rows(
+    text: &[u8],
+    is_header: impl Fn(&[u8]) -> bool,
+    read: impl Fn(&str) -> Result<Option<IpvsConnection>, String>,
+) -> ConnectionTable {
     let mut table = ConnectionTable::default();
     let mut log = RowLog::default();
-    for (number, line) in rows::lines(text).filter(|(_, line)| !line.starts_with(b"Pro FromIP")) {
-        match connection(&String::from_utf8_lossy(line)) {
+    for (number, line) in rows::lines(text).filter(|(_, line)| !is_header(line)) {
+        match read(&String::from_utf8_lossy(line)) {
             Ok(Some(row)) => table.rows.push(row),
             Ok(None) => table.templates += 1,
             Err(reason) => log.push(number, line, reason),

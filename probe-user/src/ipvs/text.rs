@@ -2,8 +2,8 @@
 //!
 //! Without `-n` ipvsadm prints host and service names instead of addresses; such rows are unreadable, never guessed.
 
-use super::proc::ConnectionTable;
-use super::rows::{self, RowId, RowLog, ServiceRow, TableBuilder};
+use super::proc::{ConnectionTable, connection_rows};
+use super::rows::{self, RowId, ServiceRow, TableBuilder};
 use super::table::{Backend, IpvsConnection, Protocol, ServiceId, ServiceTable};
 
 /// ipvsadm's timeout for `-p` without a number, seconds.
@@ -200,19 +200,9 @@ impl<'a> Command<'a> {
 
 /// Reads `ipvsadm -Lnc`. Persistence templates are counted, not kept.
 pub fn parse_connections(text: &[u8]) -> ConnectionTable {
-    let mut table = ConnectionTable::default();
-    let mut log = RowLog::default();
     let header =
         |line: &[u8]| line.starts_with(b"IPVS connection entries") || line.starts_with(b"pro expire");
-    for (number, line) in rows::lines(text).filter(|(_, line)| !header(line)) {
-        match connection(&String::from_utf8_lossy(line)) {
-            Ok(Some(row)) => table.rows.push(row),
-            Ok(None) => table.templates += 1,
-            Err(reason) => log.push(number, line, reason),
-        }
-    }
-    table.unreadable = log.finish();
-    table
+    connection_rows(text, header, connection)
 }
 
 /// One row; `None` for a template.

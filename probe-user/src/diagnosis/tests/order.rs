@@ -78,7 +78,7 @@ fn collision_of_everything() -> impl Strategy<Value = Observation> {
     let socket = prop::option::of(1..4_u64);
     let seq = prop::sample::select(vec![0, 1, 2, 900, u32::MAX, u32::MAX - 1]);
     let source = prop::sample::select(vec!["a", "b"]);
-    (0..12_u8, 0..6_i64, source, tuple, netns, socket, prop::option::of(seq.clone()), seq, address).prop_map(
+    (0..11_u8, 0..6_i64, source, tuple, netns, socket, prop::option::of(seq.clone()), seq, address).prop_map(
         |(kind, seconds, source, tuple, netns, socket, isn, seq, backend)| {
             let connection =
                 IpvsConnection { client: tuple.remote, virtual_address: tuple.local, ..row("10.0.0.9:9") };
@@ -91,8 +91,7 @@ fn collision_of_everything() -> impl Strategy<Value = Observation> {
                 7 => Fact::ConnectionRow { row: connection, netns },
                 8 => Fact::SynRetransmitted { tuple, netns, socket },
                 9 => Fact::Established { tuple, netns, socket },
-                10 => Fact::Died { tuple, netns, socket, errno: if seq == 0 { 0 } else { 110 } },
-                _ => Fact::ActiveReset { socket: socket.unwrap_or(9) },
+                _ => Fact::Died { tuple, netns, socket, errno: if seq == 0 { 0 } else { 110 } },
             };
             Observation { source: Arc::from(source), ..at(seconds * 1000, fact) }
         },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::make::*;
 use crate::diagnosis::incident::{Confidence, Outcome, Verdict};
 use crate::diagnosis::{Diagnosis, NodeFacts, Settings, Update};
-use crate::observation::{Fact, Observation, Owner, Tuple};
+use crate::observation::{Fact, Observation, Owner};
 
 fn judged(observations: impl IntoIterator<Item = Observation>) -> (Verdict, Outcome, Confidence) {
     let incident = incident(observations);
@@ -290,25 +290,20 @@ fn open_connections_are_those_that_a_table_row_could_still_prove() {
 }
 
 #[test]
-fn a_reset_on_purpose_is_evidence_of_the_latest_connect_on_that_socket() {
-    let other = Tuple { remote: sock("10.23.77.140:80"), ..tuple() };
+fn a_fact_about_a_socket_belongs_to_the_latest_connect_on_it() {
+    let retransmitted =
+        Fact::SynRetransmitted { tuple: tuple(), netns: Some(HOST), socket: Some(0xffff_8881) };
     let second = Fact::ConnectBegan {
-        tuple: other,
+        tuple: tuple(),
         netns: Some(HOST),
         isn: Some(5),
         socket: Some(0xffff_8881),
         owner: None,
         service: None,
     };
-    let all = concluded(run([
-        at(500, Fact::ActiveReset { socket: 0xffff_8881 }),
-        at(400, second),
-        at(0, began()),
-        at(100, died(0)),
-    ]));
+    let all = concluded(run([at(500, retransmitted), at(400, second), at(0, began()), at(100, died(0))]));
     assert_eq!(all.len(), 2);
-    assert!(!texts(&all[0]).contains(&"its own process reset the socket on purpose"));
-    assert!(texts(&all[1]).contains(&"its own process reset the socket on purpose"));
+    assert_eq!((all[0].connection.syn_retransmits, all[1].connection.syn_retransmits), (0, 1));
     assert_eq!(all[1].duration_ms, None, "the first socket's death is not the second's");
 }
 
