@@ -178,7 +178,10 @@ fn a_connect_from_a_service_port_is_one_incident_with_its_owner_and_other_ports_
     assert_eq!(owner["exe"], std::env::current_exe().unwrap().to_str().unwrap());
     assert_eq!(summary["schema"], "portclash.summary/v1");
     assert_eq!(summary["verdicts"], serde_json::json!({"collision": 1}));
-    assert_eq!(summary["lost"], serde_json::json!({}));
+    // Other tests trace beside this one; the kernel may skip a program that it interrupted, and counts that.
+    let reasons =
+        summary["lost"].as_object().unwrap().values().flat_map(|lost| lost.as_object().unwrap().keys());
+    assert_eq!(reasons.filter(|reason| *reason != "missed").count(), 0, "{}", summary["lost"]);
     assert_gone(&programs);
 }
 

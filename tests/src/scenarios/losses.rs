@@ -38,15 +38,19 @@ pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
     lab.note("portclash trace said", &messages);
     lab.note("summary", &format!("{:#}", traced.summary));
     let lost = traced.summary.get("lost").and_then(Value::as_object).context("no list of losses")?;
-    ensure!(!lost.is_empty(), "nothing was lost");
+    let mut ring_full = 0;
     let incomplete = traced.summary.get("incomplete").and_then(Value::as_array).context("no list of gaps")?;
     for (program, reasons) in lost {
         let reasons = reasons.as_object().context("losses without reasons")?;
-        let count = reasons.get("ring_full").and_then(Value::as_u64).unwrap_or(0);
-        ensure!(count > 0 && reasons.len() == 1, "{program} lost {reasons:?}, expected ring_full only");
-        let sentence = format!("{program}: {count} lost (ring_full)");
-        ensure!(incomplete.iter().any(|said| said.as_str() == Some(&sentence)), "not said: {sentence}");
+        for (reason, count) in reasons {
+            // Under this load the kernel may skip a program that it interrupted, and counts that.
+            ensure!(matches!(reason.as_str(), "ring_full" | "missed"), "{program} lost {reasons:?}");
+            ring_full += if reason == "ring_full" { count.as_u64().unwrap_or(0) } else { 0 };
+            let sentence = format!("{program}: {count} lost ({reason})");
+            ensure!(incomplete.iter().any(|said| said.as_str() == Some(&sentence)), "not said: {sentence}");
+        }
     }
+    ensure!(ring_full > 0, "no event found the ring full: {lost:?}");
     for incident in &traced.incidents {
         let verdict = incident.get("verdict").and_then(Value::as_str);
         ensure!(verdict == Some("collision"), "an incident with verdict {verdict:?}: {incident:#}");
