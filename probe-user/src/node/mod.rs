@@ -8,4 +8,5 @@ pub mod mounts;
 pub mod netns;
 pub mod port_ranges;
 pub mod process;
+pub mod sockets;
 pub mod sysctl;
