@@ -8,6 +8,7 @@ use crate::kernel::event::decode;
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
 use crate::node::port_ranges::PortRanges;
+use crate::node::sockets::diag;
 
 /// Any bytes as a file with an IPVS table. No row may vanish: what was not read is listed.
 pub fn ipvs_text(bytes: &[u8]) {
@@ -45,6 +46,14 @@ fn is_no_row(line: &&[u8]) -> bool {
 pub fn ipvs_netlink(bytes: &[u8]) {
     if let Ok((messages, readable)) = netlink::parse_datagram(bytes, 1) {
         assert!(readable <= messages);
+    }
+}
+
+/// Any bytes as an answer of inet_diag.
+pub fn socket_diag(bytes: &[u8]) {
+    if let Ok((rows, unreadable)) = diag::parse_datagram(bytes) {
+        // Each is a message with a header of 16 bytes; one more entry may stand for the rest of the datagram.
+        assert!(rows + unreadable <= bytes.len() / 16 + 1);
     }
 }
 
@@ -165,6 +174,7 @@ mod tests {
         fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             ipvs_text(&bytes);
             ipvs_netlink(&bytes);
+            socket_diag(&bytes);
             kernel_btf(&bytes);
             kernel_event(&bytes);
             node_files(&bytes);
