@@ -1,5 +1,8 @@
 //! What is known about a node, wherever it was read. Unknown is `None`, never a default.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::check::Finding;
 use crate::ipvs::table::ServiceTable;
 use crate::kubernetes::service::KubeService;
@@ -56,6 +59,8 @@ pub struct Node {
     pub addresses: Option<LocalAddresses>,
     /// Its TCP sockets.
     pub sockets: Option<Sourced<Vec<Socket>>>,
+    /// Sockets in TIME-WAIT per local address, where they were only counted.
+    pub time_wait_counts: BTreeMap<IpAddr, u64>,
     /// Kubernetes Services of the cluster.
     pub services: Option<Vec<KubeService>>,
     /// Further ports that must not become source ports.

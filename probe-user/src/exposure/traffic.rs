@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::node::Node;
-use crate::ipvs::table::{Protocol, ServiceId, canonical};
+use crate::ipvs::table::{Protocol, ServiceId, canonical, canonical_ip};
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::TcpState;
 
@@ -47,7 +47,12 @@ impl Traffic {
     /// A socket in TIME-WAIT does not say who opened the connection. It counts as a connect of this node if its local
     /// port is one that the kernel may pick and no listener's.
     pub fn of(node: &Node) -> Option<Self> {
-        let sockets = &node.sockets.as_ref()?.value;
+        let none = Vec::new();
+        let sockets = match &node.sockets {
+            Some(sockets) => &sockets.value,
+            None if node.time_wait_counts.is_empty() => return None,
+            None => &none,
+        };
         let listening = |socket: &&crate::node::sockets::Socket| socket.state == TcpState::Listen;
         let listeners: Vec<SocketAddr> =
             sockets.iter().filter(listening).map(|socket| canonical(socket.local)).collect();
@@ -75,6 +80,9 @@ impl Traffic {
                     false => count.direct += 1,
                 }
             }
+        }
+        for (ip, count) in &node.time_wait_counts {
+            sources.entry(canonical_ip(*ip)).or_default().direct += count;
         }
         let busiest = destinations.into_iter().map(|((source, remote), (ports, time_wait))| Destination {
             source,
