@@ -3,6 +3,8 @@
 pub mod diag;
 mod diag_wire;
 mod proc;
+pub mod text;
+mod text_fields;
 
 use std::fmt;
 use std::net::SocketAddr;
