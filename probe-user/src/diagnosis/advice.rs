@@ -115,19 +115,22 @@ fn reserve_ports(node: &NodeFacts, wanted: &PortRanges, what: &str) -> Advice {
     }
 }
 
-/// What keeps a node from colliding at all, the best first: reserving, another local port range, another NodePort range.
-/// `more` must be reserved as well (health checks, listeners), although they are no services.
-pub fn prevent(node: &NodeFacts, more: &PortRanges) -> Vec<Advice> {
-    let (mut wanted, mut what) = wanted_ports(node, None).unwrap_or_default();
+/// The ports that must not become source ports, and what they are in words. `more` must be kept free as well (health
+/// checks, listeners), although they are no services.
+pub fn must_reserve(node: &NodeFacts, more: &PortRanges) -> Option<(PortRanges, String)> {
+    let (wanted, mut what) = wanted_ports(node, None).unwrap_or_default();
     let others = more.difference(&wanted);
     if !others.is_empty() {
         let joint = if wanted.is_empty() { "" } else { ", and " };
         what += &format!("{joint}{others}, which programs listen on");
-        wanted = wanted.union(&others);
     }
-    if wanted.is_empty() {
-        return Vec::new();
-    }
+    let all = wanted.union(&others);
+    (!all.is_empty()).then_some((all, what))
+}
+
+/// What keeps a node from colliding at all, the best first: reserving, another local port range, another NodePort range.
+pub fn prevent(node: &NodeFacts, more: &PortRanges) -> Vec<Advice> {
+    let Some((wanted, what)) = must_reserve(node, more) else { return Vec::new() };
     let reserve = reserve_ports(node, &wanted, &what);
     [Some(reserve), move_range(node, &wanted), move_node_ports(node)].into_iter().flatten().collect()
 }

@@ -169,6 +169,8 @@ pub struct Check {
     /// Whether connects of other processes move a program's source ports: `global`, `per_destination`; `null` = not
     /// known.
     pub port_search: Option<String>,
+    /// Ports that should be reserved and are not yet all, merged; empty = nothing is to be done.
+    pub to_reserve: Vec<String>,
     /// What to set.
     pub advice: Vec<Advice>,
     /// What else was found.
@@ -240,6 +242,8 @@ fn report(judged: &Judged<'_>) -> Check {
     let status = judged.status();
     let table = node.table();
     let per_hour = failures.as_ref().and_then(|failures| failures.per_hour);
+    let (facts, more) = node_facts(judged);
+    let to_reserve = advice::must_reserve(&facts, &more).filter(|_| status == Status::Fail);
     let per_second = failures.as_ref().and_then(|failures| failures.connects);
     Check {
         schema: "portclash.check/v1",
@@ -273,7 +277,8 @@ fn report(judged: &Judged<'_>) -> Check {
             SearchPosition::PerDestination => Some("per_destination".to_owned()),
             SearchPosition::Unknown => None,
         },
-        advice: advise(judged, status),
+        to_reserve: to_reserve.map(|(ports, _)| parts(&ports)).unwrap_or_default(),
+        advice: if status == Status::Fail { advice::prevent(&facts, &more) } else { Vec::new() },
         findings: findings::all(judged, status),
         incomplete: node.incomplete.clone(),
     }
@@ -337,11 +342,8 @@ fn source(source: &estimate::Source) -> SourceAddress {
     }
 }
 
-/// The ports that must not become source ports, from the table, the NodePort range, health checks and the user.
-fn advise(judged: &Judged<'_>, status: Status) -> Vec<Advice> {
-    if status == Status::Pass {
-        return Vec::new();
-    }
+/// What the advice needs: the ports in use, and those that must be kept free besides.
+fn node_facts(judged: &Judged<'_>) -> (NodeFacts, PortRanges) {
     let node = judged.node;
     let range = node.ephemeral.value;
     let exposed = judged.exposed.as_ref().map(Exposed::all).unwrap_or_default();
@@ -351,7 +353,6 @@ fn advise(judged: &Judged<'_>, status: Status) -> Vec<Advice> {
         node_port_range: judged.node_ports.range(),
         service_ports: exposed.ports().collect(),
     };
-    let health = findings::health_check_ports(node).intersect(&range.ports());
-    let more = health.union(&node.extra_ports.intersect(&range.ports()));
-    advice::prevent(&facts, &more)
+    let health = findings::health_check_ports(node);
+    (facts, health.union(&node.extra_ports).intersect(&range.ports()))
 }

@@ -99,7 +99,8 @@ fn reserved(check: &Check) -> String {
         Some(parts) if parts.is_empty() => format!("nothing ({source})"),
         Some(parts) => {
             const MAX: usize = 12;
-            let more = if parts.len() > MAX { format!(" and {} more", parts.len() - MAX) } else { String::new() };
+            let more =
+                if parts.len() > MAX { format!(" and {} more", parts.len() - MAX) } else { String::new() };
             format!("{}{more} ({source})", parts.iter().take(MAX).cloned().collect::<Vec<_>>().join(", "))
         }
     };
@@ -115,9 +116,15 @@ fn node_ports(check: &Check) -> String {
     let overlap = match (both, open) {
         (0, _) => "no port is in both ranges".to_owned(),
         (both, 0) => format!("{} ports are in both ranges, all reserved", grouped(both.into())),
-        (both, open) if both == open => format!("{} ports are in both ranges, none reserved", grouped(both.into())),
+        (both, open) if both == open => {
+            format!("{} ports are in both ranges, none reserved", grouped(both.into()))
+        }
         (both, open) => {
-            format!("{} ports are in both ranges, {} not reserved", grouped(both.into()), grouped(open.into()))
+            format!(
+                "{} ports are in both ranges, {} not reserved",
+                grouped(both.into()),
+                grouped(open.into())
+            )
         }
     };
     escape_all(&format!("{}-{} ({}): {overlap}", range.first, range.last, range.source))
@@ -127,7 +134,8 @@ fn services(check: &Check) -> String {
     match (check.services_tcp, check.exposed_count) {
         (Some(services), Some(exposed)) => {
             let reachable = check.reachable_count.unwrap_or(0);
-            let hit = if exposed == 0 { String::new() } else { format!(", {reachable} of them hit by connect()") };
+            let hit =
+                if exposed == 0 { String::new() } else { format!(", {reachable} of them hit by connect()") };
             format!("{} TCP services in IPVS, {exposed} ports exposed{hit}", grouped(services.into()))
         }
         _ => "not known".to_owned(),
@@ -175,14 +183,19 @@ fn rate(check: &Check) -> Option<String> {
 
 fn expectation(check: &Check) -> String {
     let Some(per_hour) = check.expected_failures_per_hour else {
-        return "not known without a rate of connects: give --sockets, or --measure 10s on the node".to_owned();
+        return "not known without a rate of connects: give --sockets, or --measure 10s on the node"
+            .to_owned();
     };
     let between = check.expected_failures_range.map_or_else(String::new, |between| {
         format!(", between {} and {}", number(between.low), number(between.high))
     });
     match check.seconds_to_first {
         Some(seconds) => {
-            format!("one failed connect every {} on average: {} per hour{between}", span(seconds), number(per_hour))
+            format!(
+                "one failed connect every {} on average: {} per hour{between}",
+                span(seconds),
+                number(per_hour)
+            )
         }
         None => format!("no failure{between} per hour"),
     }
@@ -211,7 +224,8 @@ fn exposed(page: &mut Page, check: &Check) {
     page.blank();
     page.verbatim(2, BOLD, "Exposed ports");
     // Those that connect() hits come first.
-    let (hit, rest): (Vec<&ExposedPort>, Vec<&ExposedPort>) = ports.iter().partition(|port| port.hit_by_connect);
+    let (hit, rest): (Vec<&ExposedPort>, Vec<&ExposedPort>) =
+        ports.iter().partition(|port| port.hit_by_connect);
     for port in hit.iter().chain(&rest).take(MAX_PORTS) {
         let when = if port.hit_by_connect { "" } else { "; only after bind() to port 0" };
         let label = port.port.to_string();

@@ -4,12 +4,16 @@ use crate::exposure::check::Check;
 
 /// The script, or a comment that there is nothing to do. Only digits, commas and hyphens of the node's values go into
 /// its commands.
-pub fn script(check: &Check, wanted: Option<&str>) -> String {
-    let Some(wanted) = wanted.filter(|wanted| is_ports(wanted)) else {
-        return "#!/bin/sh\n# portclash check: nothing has to be reserved on this node; this script does nothing.\n".to_owned();
-    };
+pub fn script(check: &Check) -> String {
+    let wanted = check.to_reserve.join(",");
+    if !is_ports(&wanted) {
+        return "#!/bin/sh\n# portclash check: nothing has to be reserved on this node; this script does nothing.\n"
+            .to_owned();
+    }
     let why = match check.exposed_count {
-        Some(count @ 1..) => format!("{count} ports of IPVS services can become the source port of a connect."),
+        Some(count @ 1..) => {
+            format!("{count} ports of IPVS services can become the source port of a connect.")
+        }
         _ => "Ports that services use, or will use, can become the source port of a connect.".to_owned(),
     };
     let sources = check.ephemeral.first..=check.ephemeral.last;
@@ -57,3 +61,7 @@ pub fn script(check: &Check, wanted: Option<&str>) -> String {
 fn is_ports(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-'))
 }
+
+#[cfg(test)]
+#[path = "check_script_tests.rs"]
+mod tests;
