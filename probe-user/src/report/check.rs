@@ -4,6 +4,7 @@ use super::text::{TextStyle, advise, grouped};
 use super::text_escape::escape_all;
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
 use crate::exposure::check::{Check, ExposedPort, Finding, Severity, Status};
+use crate::node::port_ranges::PortRanges;
 
 /// Column where the texts beside a label begin.
 const COLUMN: usize = 16;
@@ -223,18 +224,24 @@ fn exposed(page: &mut Page, check: &Check) {
     let Some(ports) = check.exposed_ports.as_deref().filter(|ports| !ports.is_empty()) else { return };
     page.blank();
     page.verbatim(2, BOLD, "Exposed ports");
-    // Those that connect() hits come first.
     let (hit, rest): (Vec<&ExposedPort>, Vec<&ExposedPort>) =
         ports.iter().partition(|port| port.hit_by_connect);
-    for port in hit.iter().chain(&rest).take(MAX_PORTS) {
-        let when = if port.hit_by_connect { "" } else { "; only after bind() to port 0" };
-        let label = port.port.to_string();
-        let text = format!("{}{when}", named(port));
-        page.field(4, (&label, CYAN), COLUMN, (&text, PLAIN));
+    for port in hit.iter().take(MAX_PORTS) {
+        page.field(4, (&port.port.to_string(), CYAN), COLUMN, (&named(port), PLAIN));
     }
-    let hidden = ports.len().saturating_sub(MAX_PORTS);
+    let hidden = hit.len().saturating_sub(MAX_PORTS);
     if hidden > 0 {
         page.paragraph(COLUMN, &format!("… and {} more, see the JSON output", grouped(hidden as u64)));
+    }
+    if !rest.is_empty() {
+        let all: PortRanges = rest.iter().map(|port| port.port).collect();
+        let shown = PortRanges::from_ranges(all.ranges().iter().take(MAX_PORTS).copied());
+        let more = if all.ranges().len() > MAX_PORTS { " and more" } else { "" };
+        let shown = shown.to_string().replace(',', ", ");
+        let text = format!(
+            "only for programs that bind() to port 0 first, or when the others are used up: {shown}{more}"
+        );
+        page.field(4, (&format!("{} ports", rest.len()), CYAN), COLUMN, (&text, PLAIN));
     }
 }
 
