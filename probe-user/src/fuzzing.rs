@@ -1,5 +1,7 @@
 //! What the fuzz targets (`fuzz/`) and the mutation tests below feed with bytes from anywhere. A panic is a finding.
 
+use std::path::Path;
+
 use bytes::Bytes;
 
 use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
@@ -7,9 +9,11 @@ use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
+use crate::node::configured::{Configured, disagreements, parse_sysctl_file};
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::diag;
 use crate::node::sockets::text::{Form as SocketForm, parse_sockets};
+use crate::node::sysctl::NetSysctls;
 
 /// Any bytes as a file with an IPVS table. No row may vanish: what was not read is listed.
 pub fn ipvs_text(bytes: &[u8]) {
@@ -48,6 +52,17 @@ pub fn ipvs_netlink(bytes: &[u8]) {
     if let Ok((messages, readable)) = netlink::parse_datagram(bytes, 1) {
         assert!(readable <= messages);
     }
+}
+
+/// Any bytes as a file of sysctl.d.
+pub fn sysctl_file(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    let parsed = parse_sysctl_file(bytes, Path::new("/etc/sysctl.conf"));
+    assert!(parsed.settings.iter().all(|setting| (1..=lines).contains(&setting.line)));
+    let named = parsed.settings.iter().filter(|setting| !setting.by_pattern).count();
+    assert!(named + parsed.notes.len() <= lines);
+    let configured = Configured { settings: parsed.settings, ..Configured::default() };
+    disagreements(&NetSysctls::default(), &configured);
 }
 
 /// Any bytes as the output of ss, netstat or lsof.
@@ -131,6 +146,9 @@ mod tests {
         "  849 10.23.77.129 # comment\n   69 169.254.20.10\n",
     ];
 
+    const SYSCTLS: &str = "# comment\nnet.ipv4.ip_local_port_range = 1024 65000\n-net/ipv4/vs/*mode=1\n-net.ipv4.*\n\
+         net.ipv4.ip_local_reserved_ports=30000-32767,50000\nnet.ipv4.ip_local_port_range=1 # x\n";
+
     /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
     fn datagram() -> Vec<u8> {
         let word = |out: &mut Vec<u8>, number: u16| out.extend(number.to_ne_bytes());
@@ -200,6 +218,7 @@ mod tests {
             ipvs_netlink(&bytes);
             socket_diag(&bytes);
             socket_text(&bytes);
+            sysctl_file(&bytes);
             kernel_btf(&bytes);
             kernel_event(&bytes);
             node_files(&bytes);
@@ -213,6 +232,11 @@ mod tests {
         #[test]
         fn mutated_sockets(seed in 0..SOCKETS.len(), steps in steps()) {
             socket_text(&mutate(SOCKETS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn mutated_sysctl_files(steps in steps()) {
+            sysctl_file(&mutate(SYSCTLS.as_bytes().to_vec(), &steps));
         }
 
         #[test]
