@@ -132,6 +132,9 @@ fn node_ports(check: &Check) -> String {
 }
 
 fn services(check: &Check) -> String {
+    if check.ipvs_in_use == Some(false) {
+        return "none: IPVS is not in use on this node".to_owned();
+    }
     match (check.services_tcp, check.exposed_count) {
         (Some(services), Some(exposed)) => {
             let reachable = check.reachable_count.unwrap_or(0);
@@ -139,7 +142,7 @@ fn services(check: &Check) -> String {
                 if exposed == 0 { String::new() } else { format!(", {reachable} of them hit by connect()") };
             format!("{} TCP services in IPVS, {exposed} ports exposed{hit}", grouped(services.into()))
         }
-        _ => "not known".to_owned(),
+        _ => "IPVS table not known".to_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod clock;
+mod configuration;
 pub mod live;
 pub mod node_files;
 pub mod node_live;
