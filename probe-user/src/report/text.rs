@@ -148,6 +148,7 @@ pub(super) fn advise(page: &mut Page, advice: &Advice) {
     let why = escape_all(why);
     // A value is set first and explained then; without one, the explanation says what the command is for.
     let (before, after) = match (value, persist) {
+        (Some(_), Some(_)) if command.is_none() => (format!("Set {}:", escape(setting)), Some(why)),
         (Some(_), Some(_)) => (
             format!("Set {}, as root; the second command keeps it after a reboot:", escape(setting)),
             Some(why),
