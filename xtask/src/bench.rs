@@ -12,6 +12,8 @@ use crate::setup::{self, COMPARED};
 use crate::vm::{Guest, Line, boot, find_program};
 use crate::{build, command, workspace};
 
+#[path = "bench_check.rs"]
+mod check;
 #[path = "bench_table.rs"]
 mod table;
 
@@ -31,6 +33,8 @@ pub(crate) struct Arguments {
 enum Bench {
     /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
     Connect(Connect),
+    /// A table of 100,000 services judged by `portclash check`, next to awk on the same file
+    Check(check::Check),
 }
 
 #[derive(clap::Args)]
@@ -48,7 +52,13 @@ struct Connect {
 
 /// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let Bench::Connect(connect) = &arguments.bench;
+    match &arguments.bench {
+        Bench::Connect(connect) => run_connect(connect),
+        Bench::Check(arguments) => check::run(arguments),
+    }
+}
+
+fn run_connect(connect: &Connect) -> Result<ExitCode> {
     let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;
