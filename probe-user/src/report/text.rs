@@ -183,7 +183,7 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
     let found: Vec<String> =
         verdicts.iter().filter_map(|(verdict, count)| counted(*verdict, *count)).collect();
-    let complete = incomplete.is_empty() && lost.is_empty();
+    let complete = incomplete.is_empty();
     let colour = match (found.is_empty(), complete) {
         (false, _) => RED,
         (true, true) => GREEN,
@@ -210,7 +210,12 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
         ),
     }
     if complete {
-        row("Evidence", BOLD, "complete: no event was lost");
+        let lost = if lost.is_empty() {
+            "no event was lost"
+        } else {
+            "what was lost concerned no watched connection"
+        };
+        row("Evidence", BOLD, &format!("complete: {lost}"));
     }
     for sentence in incomplete {
         row("INCOMPLETE", YELLOW, &escape_all(sentence));
