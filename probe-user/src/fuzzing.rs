@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
 use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
+use crate::kubernetes::{self, ServiceNames, names};
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
 use crate::node::port_ranges::PortRanges;
@@ -75,6 +76,35 @@ pub fn node_files(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a list of Services or Pods. What was read has a name, and a Service is found at its own address.
+pub fn kubernetes_lists(bytes: &[u8]) {
+    kubernetes::recognise(bytes);
+    if let Ok(list) = kubernetes::parse_services(bytes) {
+        let names = ServiceNames::new(&list.items);
+        for service in &list.items {
+            let addresses =
+                service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)));
+            for (ip, port) in addresses {
+                let found = names.name_of(port.protocol, (*ip, port.port).into(), None);
+                assert!(found.iter().any(|name| name.name == service.name), "{service:?} has no name");
+            }
+        }
+        names::duplicates(&list.items);
+        if list.form == kubernetes::list::Form::Text {
+            let rows =
+                bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+            assert!(list.items.len() + list.unreadable.len() <= rows, "more rows than there are");
+        }
+    }
+    if let Ok(list) = kubernetes::parse_pods(bytes) {
+        for pod in &list.items {
+            assert!(!pod.namespace.is_empty() && !pod.name.is_empty(), "a pod without a name");
+            let mut ids = pod.containers.iter().filter_map(|container| container.id.as_deref());
+            assert!(ids.all(|id| id.len() == 64), "no container id");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,8 +157,22 @@ mod tests {
         out
     }
 
+    const LISTS: [&str; 5] = [
+        include_str!("kubernetes/testdata/pod.json"),
+        include_str!("kubernetes/testdata/pod.yaml"),
+        include_str!("kubernetes/testdata/services_without_header.txt"),
+        "NAMESPACE NAME       TYPE      CLUSTER-IP EXTERNAL-IP PORT(S)       AGE\n\
+         default   kubernetes NodePort  10.0.0.1   <none>      443:30443/TCP 5d\n",
+        "{\"kind\":\"ServiceList\",\"items\":[{\"metadata\":{\"namespace\":\"d\",\"name\":\"a\"},\"spec\":{\"clusterIP\":\
+         \"10.0.0.1\",\"healthCheckNodePort\":31000,\"ports\":[{\"port\":80,\"nodePort\":30080}]}}]}\n",
+    ];
+
     #[test]
     fn the_seeds_are_valid() {
+        for text in LISTS {
+            assert!(kubernetes::recognise(text.as_bytes()).is_some(), "{text}");
+            kubernetes_lists(text.as_bytes());
+        }
         for text in TEXTS {
             assert!(parse_services(text.as_bytes()).is_ok(), "{text}");
             ipvs_text(text.as_bytes());
@@ -168,6 +212,35 @@ mod tests {
             kernel_btf(&bytes);
             kernel_event(&bytes);
             node_files(&bytes);
+            kubernetes_lists(&bytes);
+        }
+
+        #[test]
+        fn mutated_lists(seed in 0..LISTS.len(), steps in steps()) {
+            kubernetes_lists(&mutate(LISTS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn a_bad_item_hides_no_others(bad in "\\PC{0,40}", at in 0..4_usize) {
+            let item = |name: &str| format!(
+                r#"{{"metadata":{{"namespace":"d","name":"{name}"}},"spec":{{"containers":[{{"name":"c"}}]}}}}"#
+            );
+            let mut items: Vec<_> = ["a", "b", "c"].map(item).into();
+            items.insert(at, serde_json::json!({"metadata": {"name": bad}, "spec": bad}).to_string());
+            let text = format!(r#"{{"kind":"PodList","items":[{}]}}"#, items.join(",\n"));
+            let list = kubernetes::parse_pods(text.as_bytes()).unwrap();
+            assert_eq!((list.items.len(), list.unreadable.len()), (3, 1));
+            assert_eq!(list.unreadable[0].line, at + 1);
+        }
+
+        #[test]
+        fn a_bad_row_hides_no_others(bad in "[ -~]{0,40}", at in 0..4_usize) {
+            let row = |name: &str| format!("d {name} ClusterIP 10.0.0.1 <none> 80/TCP 5d");
+            let mut rows: Vec<_> = ["a", "b", "c"].map(row).into();
+            rows.insert(at, format!("Row: {bad}"));
+            let list = kubernetes::parse_services(rows.join("\n").as_bytes()).unwrap();
+            assert_eq!((list.items.len(), list.unreadable.len()), (3, 1));
+            assert_eq!(list.unreadable[0].line, at + 1);
         }
 
         #[test]
