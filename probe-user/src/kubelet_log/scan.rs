@@ -7,6 +7,7 @@ use memchr::memmem::Finder;
 use super::parser::LineParser;
 use super::wrapping::hides_text;
 use super::{ParserCounts, ProbeFailure};
+use crate::observation::Nanos;
 
 /// In the header of every record about a probe, and never changed by any wrapping's escapes.
 const NEEDLE: &[u8] = b"prober.go:";
@@ -34,13 +35,50 @@ pub struct Scanner {
     /// The line is too long already.
     skipping: bool,
     lines: u64,
+    /// The log is followed from somewhere in the middle.
+    numbered: bool,
     too_long: u64,
 }
 
 impl Scanner {
     /// Lines go to `parser`.
     pub fn new(parser: LineParser) -> Self {
-        Self { parser, needle: Finder::new(NEEDLE), rest: Vec::new(), skipping: false, lines: 0, too_long: 0 }
+        Self {
+            parser,
+            needle: Finder::new(NEEDLE),
+            rest: Vec::new(),
+            skipping: false,
+            lines: 0,
+            numbered: true,
+            too_long: 0,
+        }
+    }
+
+    /// For a log whose beginning is not read: failures have no line number.
+    pub fn without_numbers(parser: LineParser) -> Self {
+        Self { numbered: false, ..Self::new(parser) }
+    }
+
+    /// For a log that is followed: no line is younger than `now`.
+    pub fn not_after(&mut self, now: Nanos) {
+        self.parser.not_after(now);
+    }
+
+    /// Nothing came for a while: completes the record whose following lines were waited for.
+    pub fn flush(&mut self, found: &mut Vec<ProbeFailure>) {
+        self.parser.flush(found);
+    }
+
+    /// Another log begins: half a line of the old one is left out.
+    pub fn restart(&mut self, found: &mut Vec<ProbeFailure>) {
+        self.rest.clear();
+        self.skipping = false;
+        self.parser.flush(found);
+    }
+
+    /// The number of the line that was counted last.
+    fn number(&self) -> Option<u64> {
+        self.numbered.then_some(self.lines)
     }
 
     /// Takes the next block.
@@ -56,7 +94,8 @@ impl Scanner {
         if std::mem::take(&mut self.skipping) {
             self.too_long += 1;
         } else if self.parser.wants_next() || self.needle.find(&line).is_some() || hides_text(&line) {
-            self.parser.line(&line, Some(self.lines), found);
+            let number = self.number();
+            self.parser.line(&line, number, found);
         }
         let after = after.get(1..).unwrap_or_default();
         let whole = memchr::memrchr(b'\n', after).map_or(0, |end| end + 1);
@@ -108,7 +147,8 @@ impl Scanner {
             self.lines += 1;
             let is_hit = hit.is_some_and(|hit| hit < end);
             if is_hit || self.parser.wants_next() || hides_text(line) {
-                self.parser.line(line, Some(self.lines), found);
+                let number = self.number();
+                self.parser.line(line, number, found);
             }
             start = end + 1;
             if is_hit {
