@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod fuzzing;
 pub mod ipvs;
 pub mod kernel;
+pub mod kubelet_log;
 pub mod kubernetes;
 mod memory;
 pub mod node;
