@@ -5,6 +5,9 @@
 
 pub mod address;
 pub mod index;
+pub mod kubelet;
+pub mod owner;
+pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod sources;
