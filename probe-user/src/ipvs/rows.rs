@@ -29,13 +29,13 @@ pub(super) fn is_table_header(line: &[u8]) -> bool {
 
 /// The unreadable rows of one source, bounded.
 #[derive(Default)]
-pub(super) struct RowLog {
+pub(crate) struct RowLog {
     rows: Vec<Unreadable>,
     more: usize,
 }
 
 impl RowLog {
-    pub(super) fn push(&mut self, line: usize, text: &[u8], reason: impl Into<String>) {
+    pub(crate) fn push(&mut self, line: usize, text: &[u8], reason: impl Into<String>) {
         if self.rows.len() >= MAX_UNREADABLE {
             self.more += 1;
             return;
@@ -43,7 +43,7 @@ impl RowLog {
         self.rows.push(Unreadable { line, text: shown(text), reason: reason.into() });
     }
 
-    pub(super) fn finish(mut self) -> Vec<Unreadable> {
+    pub(crate) fn finish(mut self) -> Vec<Unreadable> {
         self.rows.sort_by_key(|row| row.line);
         if self.more > 0 {
             let reason = format!("{} more rows could not be read", self.more);
