@@ -3,7 +3,10 @@
 mod account;
 pub mod clock;
 pub mod kubelet_log;
+mod configuration;
 pub mod live;
+pub mod node_files;
+pub mod node_live;
 pub mod owner;
 pub mod table;
 mod translate;
