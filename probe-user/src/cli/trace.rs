@@ -70,7 +70,7 @@ Exit status: 0 nothing found, 1 a collision or used-up ports found, 2 could not 
 evidence is incomplete.";
 
 /// `30`, `30s`, `10m`, `2h`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let wrong = || format!("\"{text}\" is not a time; write it like 500ms, 30s, 10m or 2h");
     let number: u64 = digits.parse().map_err(|_| wrong())?;

@@ -13,7 +13,7 @@ const SHOWN_BYTES: usize = 200;
 pub const MAX_UNREADABLE: usize = 10_000;
 
 /// Lines without their line end and surrounding blanks, numbered from 1; empty ones are left out.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     text.split(|byte| *byte == b'\n')
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim_ascii()))

@@ -1,8 +1,10 @@
 //! This node: processes, cgroups, network namespaces, sysctls, and what its kernel offers.
 
+pub mod addresses;
 pub mod cgroup;
 pub mod cgroup_id;
 pub mod cmdline;
+pub mod configured;
 pub mod kernel_info;
 pub mod mounts;
 pub mod netns;
