@@ -2,6 +2,7 @@
 
 mod account;
 pub mod clock;
+pub mod kubelet_log;
 mod configuration;
 pub mod live;
 pub mod node_files;
