@@ -215,10 +215,8 @@ impl Judged<'_> {
     fn status(&self) -> Status {
         let exposed = self.exposed.as_ref().is_some_and(|exposed| !exposed.by_address.is_empty());
         let to_come = !self.without_ipvs() && !self.overlap_unreserved().is_empty();
-        match exposed || to_come || !self.extra_unreserved().is_empty() {
-            true => Status::Fail,
-            false => Status::Pass,
-        }
+        let fails = exposed || to_come || !self.extra_unreserved().is_empty();
+        if fails { Status::Fail } else { Status::Pass }
     }
 }
 

@@ -119,10 +119,8 @@ pub fn node_ports(node: &Node) -> NodePorts {
     };
     let own: BTreeSet<IpAddr> = own_addresses(addresses).collect();
     let high = |(ip, port): &(IpAddr, u16)| *port >= 1024 && own.contains(ip);
-    match tcp_services(table).filter(high).any(|(_, port)| outside(port)) {
-        true => NodePorts::Unknown,
-        false => NodePorts::Default,
-    }
+    let contradicted = tcp_services(table).filter(high).any(|(_, port)| outside(port));
+    if contradicted { NodePorts::Unknown } else { NodePorts::Default }
 }
 
 /// Where the addresses of the node are not known: ports beside which the same address has one of the default range.

@@ -21,7 +21,7 @@ const MAX_LISTED: usize = 12;
 /// Everything, the most important first.
 pub(super) fn all(judged: &Judged<'_>, status: Status) -> Vec<Finding> {
     let mut all = judged.node.findings.clone();
-    all.extend(overlap(judged, status));
+    all.push(overlap(judged, status));
     all.extend(ipvs(judged));
     all.extend(kube(judged));
     all.extend(judged.exposed.iter().flat_map(|exposed| services(judged, exposed)));
@@ -36,8 +36,14 @@ pub(super) fn health_check_ports(node: &Node) -> PortRanges {
     node.services.iter().flatten().filter_map(|service| service.health_check_node_port).collect()
 }
 
-fn overlap(judged: &Judged<'_>, status: Status) -> Option<Finding> {
-    let (first, last) = judged.node_ports.range()?;
+fn overlap(judged: &Judged<'_>, status: Status) -> Finding {
+    let Some((first, last)) = judged.node_ports.range() else {
+        return Finding::new(
+            Severity::Warning,
+            "the NodePort range is not known: services lie outside Kubernetes' default 30000-32767. Only the ports in use \
+             were judged; say --node-port-range, so that those of future Services are too",
+        );
+    };
     let range = judged.node.ephemeral.value;
     let both = judged.node_ports.ports().intersect(&range.ports()).count();
     let open = judged.overlap_unreserved().count();
@@ -48,7 +54,7 @@ fn overlap(judged: &Judged<'_>, status: Status) -> Option<Finding> {
     let share = 100.0 * f64::from(open) / f64::from(range.ports().count());
     let ports = |count: u32| if count == 1 { "1 port".to_owned() } else { format!("{count} ports") };
     let range_text = format!("NodePort range {first}-{last}{assumed}");
-    Some(match (both, open) {
+    match (both, open) {
         (0, _) => Finding::new(
             Severity::Info,
             format!(
@@ -72,7 +78,7 @@ fn overlap(judged: &Judged<'_>, status: Status) -> Option<Finding> {
                 ports(open)
             ),
         ),
-    })
+    }
 }
 
 fn ipvs(judged: &Judged<'_>) -> Vec<Finding> {
@@ -317,18 +323,27 @@ fn kernel(judged: &Judged<'_>) -> Vec<Finding> {
              is no fault",
         ));
     }
-    match judged.node.conn_reuse_mode {
-        Some(0) if !judged.without_ipvs() => all.push(Finding::new(
-            Severity::Info,
-            "net.ipv4.vs.conn_reuse_mode is 0: a connect that collides has every reply reset",
-        )),
-        Some(mode) if !judged.without_ipvs() => all.push(Finding::new(
-            Severity::Info,
-            format!("net.ipv4.vs.conn_reuse_mode is {mode}: a connect that collides sees resets and silent drops in turn"),
-        )),
-        _ => {}
-    }
+    all.extend(reuse_mode(judged));
     all
+}
+
+/// What a collision looks like here: resets each time, or drops in between (`ip_vs_in`, conn_reuse_mode).
+fn reuse_mode(judged: &Judged<'_>) -> Option<Finding> {
+    let mode = judged.node.conn_reuse_mode.filter(|_| !judged.without_ipvs())?;
+    let text = match (mode, judged.node.conntrack) {
+        (0, _) => {
+            "net.ipv4.vs.conn_reuse_mode is 0: a connect that collides has every reply reset".to_owned()
+        }
+        (_, Some(false)) => format!(
+            "net.ipv4.vs.conn_reuse_mode is {mode} and nf_conntrack is not loaded: a connect that collides has every \
+             reply reset"
+        ),
+        _ => format!(
+            "net.ipv4.vs.conn_reuse_mode is {mode}: a connect that collides sees resets and silent drops in turn, where \
+             conntrack follows it"
+        ),
+    };
+    Some(Finding::new(Severity::Info, text))
 }
 
 fn search_text(release: &str, search: SearchPosition) -> String {

@@ -69,6 +69,8 @@ pub struct Node {
     pub kernel: Option<String>,
     /// `net.ipv4.vs.conn_reuse_mode`
     pub conn_reuse_mode: Option<i32>,
+    /// Whether the kernel tracks connections (nf_conntrack).
+    pub conntrack: Option<bool>,
     /// Connects counted live.
     pub measured: Option<Measured>,
     /// What reading showed.

@@ -26,6 +26,7 @@ pub(crate) fn ranges(local: &str, reserved: Option<&str>) -> Node {
         extra_ports: PortRanges::default(),
         kernel: None,
         conn_reuse_mode: None,
+        conntrack: None,
         measured: None,
         findings: Vec::new(),
         incomplete: Vec::new(),

@@ -47,11 +47,11 @@ impl Traffic {
     /// A socket in TIME-WAIT does not say who opened the connection. It counts as a connect of this node if its local
     /// port is one that the kernel may pick and no listener's.
     pub fn of(node: &Node) -> Option<Self> {
-        let none = Vec::new();
+        let empty = Vec::new();
         let sockets = match &node.sockets {
             Some(sockets) => &sockets.value,
             None if node.time_wait_counts.is_empty() => return None,
-            None => &none,
+            None => &empty,
         };
         let listening = |socket: &&crate::node::sockets::Socket| socket.state == TcpState::Listen;
         let listeners: Vec<SocketAddr> =
@@ -75,10 +75,8 @@ impl Traffic {
             if time_wait {
                 let id = ServiceId::Address(Protocol::Tcp, remote);
                 let count = sources.entry(local.ip()).or_default();
-                match table.is_some_and(|table| table.services.contains_key(&id)) {
-                    true => count.through_services += 1,
-                    false => count.direct += 1,
-                }
+                let through = table.is_some_and(|table| table.services.contains_key(&id));
+                *(if through { &mut count.through_services } else { &mut count.direct }) += 1;
             }
         }
         for (ip, count) in &node.time_wait_counts {

@@ -14,7 +14,7 @@ const ADVISED: &str = "90-nodeports.conf";
 
 /// Where files disagree with the kernel or with each other, and what could not be read.
 pub(super) fn findings(live: &NetSysctls, said: &Configured) -> Vec<Finding> {
-    let mut all: Vec<Finding> = disagreements(live, said).into_iter().map(finding).collect();
+    let mut all: Vec<Finding> = disagreements(live, said).iter().map(finding).collect();
     all.extend(applied_later(said));
     let note = |note: &configured::Note| {
         let at = place(note.file.as_deref(), note.line);
@@ -24,7 +24,7 @@ pub(super) fn findings(live: &NetSysctls, said: &Configured) -> Vec<Finding> {
     all
 }
 
-fn finding(found: configured::Finding) -> Finding {
+fn finding(found: &configured::Finding) -> Finding {
     let severity = match found.severity {
         configured::Severity::Error => Severity::Error,
         configured::Severity::Warning => Severity::Warning,

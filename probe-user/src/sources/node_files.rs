@@ -140,6 +140,7 @@ pub fn read(given: &Description, range: EphemeralRange) -> Result<Node, FileErro
         extra_ports: PortRanges::default(),
         kernel: given.kernel.clone(),
         conn_reuse_mode: None,
+        conntrack: None,
         measured: None,
         findings,
         incomplete,

@@ -9,7 +9,7 @@ use crate::ipvs::reader::{ReadError, Way};
 use crate::ipvs::table::Unreadable;
 use crate::node::addresses;
 use crate::node::configured;
-use crate::node::kernel_info::KernelInfo;
+use crate::node::kernel_info::{KernelInfo, ModuleState};
 use crate::node::netns::{self, NetNs, NetnsError, NetnsSpec};
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::diag::{self, States};
@@ -47,6 +47,7 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) ->
     let said = node_root(root, &netns).map(|root| configured::read_under(&root));
     findings.extend(said.iter().flat_map(|said| configuration::findings(&sysctls, said)));
     let ipvs = read_table(spec, &mut findings, &mut incomplete);
+    let kernel = KernelInfo::read(Path::new("/"));
     let addresses = addresses::read_of(&netns);
     let sockets = diag::read_of(&netns, States::ALL);
     let sockets = match sockets {
@@ -75,8 +76,13 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) ->
         time_wait_counts: std::collections::BTreeMap::new(),
         services: None,
         extra_ports: PortRanges::default(),
-        kernel: KernelInfo::read(Path::new("/")).release,
+        kernel: kernel.release,
         conn_reuse_mode: sysctls.vs_conn_reuse_mode,
+        conntrack: match kernel.conntrack {
+            ModuleState::Loaded | ModuleState::BuiltIn => Some(true),
+            ModuleState::Absent => Some(false),
+            ModuleState::NotKnown => None,
+        },
         measured,
         findings,
         incomplete,

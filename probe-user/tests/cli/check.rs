@@ -541,7 +541,31 @@ fn nothing_of_this_machine_is_mixed_into_a_node_that_is_described() {
         assert_eq!(report[unknown], Value::Null, "{unknown}");
     }
     // Some services lie outside the default range, so that is not the API server's.
+    assert!(findings(&report, "warning").contains("NodePort range is not known"));
     assert_eq!(report["node_port_range"], Value::Null);
+}
+
+/// What the node's files say is compared with what the kernel has, whatever it has.
+// giantswarm/k8scloudconfig#542, kubernetes/kops#6342
+#[test]
+fn files_that_the_kernel_refuses_are_named_with_their_line() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("etc/sysctl.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("10-range.conf"), "# ours\nnet.ipv4.ip_local_port_range=\"1024 65535\"\n").unwrap();
+    fs::write(folder.join("99-ports.conf"), "net.ipv4.ip_local_reserved_ports = 30000\u{2013}32767\n")
+        .unwrap();
+    let (report, _) = check(&["--netns", "/proc/self/ns/net", "--root", root.path().to_str().unwrap()]);
+    let errors = findings(&report, "error");
+    assert!(errors.contains("remove them") && errors.contains("/etc/sysctl.d/10-range.conf:2"), "{errors}");
+    assert!(errors.contains("not a hyphen") && errors.contains("/etc/sysctl.d/99-ports.conf:1"), "{errors}");
+    let warnings = findings(&report, "warning");
+    assert!(warnings.contains("99-ports.conf:1 sets") && warnings.contains("applied after"), "{warnings}");
+    // A file that says what the kernel has is where it comes from.
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    fs::write(folder.join("10-range.conf"), format!("net.ipv4.ip_local_port_range = {range}")).unwrap();
+    let (report, _) = check(&["--netns", "/proc/self/ns/net", "--root", root.path().to_str().unwrap()]);
+    assert_eq!(report["ephemeral"]["source"], "the running kernel, as /etc/sysctl.d/10-range.conf:1 sets it");
 }
 
 fn with_stdin(args: &[&str], input: &str) -> Output {
