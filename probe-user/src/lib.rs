@@ -13,5 +13,6 @@ pub mod kubernetes;
 mod memory;
 pub mod node;
 pub mod observation;
+pub mod ports;
 pub mod report;
 pub mod sources;

@@ -70,7 +70,7 @@ Exit status: 0 nothing found, 1 a collision or used-up ports found, 2 could not 
 evidence is incomplete.";
 
 /// `30`, `30s`, `10m`, `2h`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let wrong = || format!("\"{text}\" is not a time; write it like 500ms, 30s, 10m or 2h");
     let number: u64 = digits.parse().map_err(|_| wrong())?;
@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 }
 
 /// Level of the BPF programs' own lines, as aya-log numbers them (4 = debug); they are for -vv and more.
-const fn kernel_log_level(verbose: u8) -> u8 {
+pub(super) const fn kernel_log_level(verbose: u8) -> u8 {
     match verbose {
         0 | 1 => 0,
         2 => 4,

@@ -99,7 +99,8 @@ impl Tracer {
     /// The same, to count connects in a map with at most so many entries.
     pub fn load_counting(options: LoadOptions, entries: u32) -> Result<Self, LoadError> {
         // The ring buffer must have whole pages; the other maps are not used.
-        const UNUSED: [(&str, u32); 4] = [("EVENTS", 65_536), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
+        const UNUSED: [(&str, u32); 4] =
+            [("EVENTS", 65_536), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
         let mut sizes = UNUSED.to_vec();
         sizes.push(("COUNTED", entries));
         Self::load_for(options, COUNTING, &sizes)

@@ -19,7 +19,8 @@ pub fn divide(sockets: u64, connects: &[u64]) -> Division {
     if total == 0 {
         return Division { shares: vec![0; connects.len()], unknown: sockets };
     }
-    let part = |connects: &u64| (u128::from(*connects) * caused / total, u128::from(*connects) * caused % total);
+    let part =
+        |connects: &u64| (u128::from(*connects) * caused / total, u128::from(*connects) * caused % total);
     let parts: Vec<(u128, u128)> = connects.iter().map(part).collect();
     let mut left = caused - parts.iter().map(|(whole, _)| whole).sum::<u128>();
     let mut by_remainder: Vec<usize> = (0..parts.len()).collect();

@@ -7,5 +7,8 @@ pub mod ledger;
 pub mod model;
 pub mod outlook;
 pub mod owners;
+pub mod report;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod usage;
 pub mod watch;

@@ -48,7 +48,7 @@ pub struct Owner {
     pub pid: Option<u32>,
     /// True if it has ended (all of them have).
     pub ended: bool,
-    /// How many processes: those that have ended are one owner per container, or per executable or name.
+    /// How many processes: those that have ended are one owner per container, else per cgroup and task name.
     pub processes: u64,
     /// Task name; of several processes the latest one's.
     pub comm: Option<String>,

@@ -34,6 +34,11 @@ impl Trend {
         self.seen.back().map(|(_, usage)| *usage)
     }
 
+    /// True if nothing has been in use for a while.
+    pub fn is_empty(&self) -> bool {
+        self.seen.iter().all(|(_, usage)| *usage == Usage::default())
+    }
+
     /// How the ports will last, with so many usable, and connects per second now; with the seconds until none is left.
     pub fn outlook(&self, usable: Option<u64>, connects_per_second: f64) -> (Outlook, Option<f64>) {
         let (Some(usable), Some(now)) = (usable, self.seen.back()) else { return (Outlook::Unknown, None) };

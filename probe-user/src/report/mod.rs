@@ -2,6 +2,9 @@
 
 pub mod doctor;
 pub mod json;
+pub mod ports;
+pub(crate) mod ports_screen;
+mod ports_table;
 pub mod schema;
 pub mod text;
 mod text_escape;

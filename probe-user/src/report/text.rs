@@ -242,7 +242,7 @@ fn counted(verdict: Verdict, count: u64) -> Option<String> {
 }
 
 /// `41,208`
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (n, digit) in digits.chars().enumerate() {
