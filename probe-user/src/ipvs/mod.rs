@@ -6,7 +6,7 @@ pub mod netlink;
 mod netlink_wire;
 pub mod proc;
 pub mod reader;
-mod rows;
+pub(crate) mod rows;
 pub mod table;
 pub mod text;
 
