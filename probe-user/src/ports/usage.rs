@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::node::port_ranges::PortRanges;
-use crate::node::sockets::{Socket, TcpState};
+use crate::node::sockets::TcpState;
 
 /// Sockets of this node's own connects to one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,36 +18,50 @@ pub struct Usage {
     pub taken: u64,
 }
 
-/// Usage per destination. Sockets of connections that came in are no use of an ephemeral port: their local port is one
-/// that somebody listens on.
-pub fn usage(sockets: &[Socket], usable: Option<&PortRanges>) -> HashMap<SocketAddr, Usage> {
-    let listeners: HashSet<(Option<IpAddr>, u16)> = sockets
-        .iter()
-        .filter(|socket| socket.state == TcpState::Listen)
-        .map(|socket| (specified(socket.local.ip()), socket.local.port()))
-        .collect();
-    let incoming = |local: SocketAddr| {
-        listeners.contains(&(None, local.port())) || listeners.contains(&(Some(local.ip()), local.port()))
-    };
-    let mut found: HashMap<SocketAddr, Usage> = HashMap::new();
-    let mut taken: HashMap<(SocketAddr, IpAddr), u64> = HashMap::new();
-    for socket in sockets {
-        let counts = !matches!(socket.state, TcpState::Listen | TcpState::SynRecv | TcpState::Close);
-        if !counts || incoming(socket.local) {
-            continue;
+/// Adds sockets up per destination. Sockets of connections that came in are no use of an ephemeral port: their local
+/// port is one that somebody listens on.
+#[derive(Clone, Debug, Default)]
+pub struct Tally<'a> {
+    listeners: HashSet<(Option<IpAddr>, u16)>,
+    usable: Option<&'a PortRanges>,
+    found: HashMap<SocketAddr, Usage>,
+    taken: HashMap<(SocketAddr, IpAddr), u64>,
+}
+
+impl<'a> Tally<'a> {
+    /// With the addresses that are listened on, and the ports that the kernel may choose from.
+    pub fn new(listeners: impl IntoIterator<Item = SocketAddr>, usable: Option<&'a PortRanges>) -> Self {
+        let listeners = listeners.into_iter().map(|local| (specified(local.ip()), local.port())).collect();
+        Self { listeners, usable, ..Self::default() }
+    }
+
+    /// Adds one socket.
+    pub fn add(&mut self, state: TcpState, local: SocketAddr, remote: SocketAddr) {
+        let counts = !matches!(state, TcpState::Listen | TcpState::SynRecv | TcpState::Close);
+        if !counts || self.came_in(local) {
+            return;
         }
-        let usage = found.entry(socket.remote).or_default();
-        match socket.state {
+        let usage = self.found.entry(remote).or_default();
+        match state {
             TcpState::TimeWait => usage.time_wait += 1,
             _ => usage.open += 1,
         }
-        if usable.is_none_or(|usable| usable.contains(socket.local.port())) {
-            let taken = taken.entry((socket.remote, socket.local.ip())).or_default();
+        if self.usable.is_none_or(|usable| usable.contains(local.port())) {
+            let taken = self.taken.entry((remote, local.ip())).or_default();
             *taken += 1;
             usage.taken = usage.taken.max(*taken);
         }
     }
-    found
+
+    fn came_in(&self, local: SocketAddr) -> bool {
+        let listens = |ip| self.listeners.contains(&(ip, local.port()));
+        listens(None) || listens(Some(local.ip()))
+    }
+
+    /// Usage per destination.
+    pub fn finish(self) -> HashMap<SocketAddr, Usage> {
+        self.found
+    }
 }
 
 fn specified(ip: IpAddr) -> Option<IpAddr> {
@@ -58,26 +72,26 @@ fn specified(ip: IpAddr) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn socket(state: TcpState, local: &str, remote: &str) -> Socket {
-        Socket {
-            state,
-            local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
-            inode: None,
-            users: Vec::new(),
+    fn usage(sockets: &[(TcpState, &str, &str)], usable: Option<&PortRanges>) -> HashMap<SocketAddr, Usage> {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let listeners = sockets.iter().filter(|(state, ..)| *state == TcpState::Listen);
+        let mut tally = Tally::new(listeners.map(|(_, local, _)| address(local)), usable);
+        for (state, local, remote) in sockets {
+            tally.add(*state, address(local), address(remote));
         }
+        tally.finish()
     }
 
     #[test]
     fn only_the_side_that_connected_uses_an_ephemeral_port() {
         let dns = "169.254.20.10:8080";
         let sockets = [
-            socket(TcpState::Listen, "169.254.20.10:8080", "0.0.0.0:0"),
-            socket(TcpState::TimeWait, "169.254.20.10:40000", dns),
-            socket(TcpState::Established, "169.254.20.10:40002", dns),
-            socket(TcpState::Established, dns, "169.254.20.10:40002"),
-            socket(TcpState::TimeWait, dns, "169.254.20.10:40004"),
-            socket(TcpState::SynRecv, dns, "169.254.20.10:40006"),
+            (TcpState::Listen, "169.254.20.10:8080", "0.0.0.0:0"),
+            (TcpState::TimeWait, "169.254.20.10:40000", dns),
+            (TcpState::Established, "169.254.20.10:40002", dns),
+            (TcpState::Established, dns, "169.254.20.10:40002"),
+            (TcpState::TimeWait, dns, "169.254.20.10:40004"),
+            (TcpState::SynRecv, dns, "169.254.20.10:40006"),
         ];
         let found = usage(&sockets, Some(&PortRanges::range(32768, 60999)));
         let expected = Usage { time_wait: 1, open: 1, taken: 2 };
@@ -88,10 +102,10 @@ mod tests {
     fn a_port_outside_the_range_takes_nothing_from_it_and_each_local_address_has_its_own() {
         let web = "10.0.0.9:80";
         let sockets = [
-            socket(TcpState::TimeWait, "10.0.0.1:40000", web),
-            socket(TcpState::TimeWait, "10.0.0.1:40002", web),
-            socket(TcpState::TimeWait, "10.0.0.2:40000", web),
-            socket(TcpState::TimeWait, "10.0.0.1:700", web),
+            (TcpState::TimeWait, "10.0.0.1:40000", web),
+            (TcpState::TimeWait, "10.0.0.1:40002", web),
+            (TcpState::TimeWait, "10.0.0.2:40000", web),
+            (TcpState::TimeWait, "10.0.0.1:700", web),
         ];
         let found = usage(&sockets, Some(&PortRanges::range(32768, 60999)));
         assert_eq!(found[&web.parse().unwrap()], Usage { time_wait: 4, open: 0, taken: 2 });
@@ -99,10 +113,8 @@ mod tests {
 
     #[test]
     fn a_listener_on_every_address_covers_each_of_them() {
-        let sockets = [
-            socket(TcpState::Listen, "[::]:80", "[::]:0"),
-            socket(TcpState::TimeWait, "10.0.0.1:80", "10.0.0.9:40000"),
-        ];
+        let sockets =
+            [(TcpState::Listen, "[::]:80", "[::]:0"), (TcpState::TimeWait, "10.0.0.1:80", "10.0.0.9:40000")];
         assert_eq!(usage(&sockets, None), HashMap::new());
     }
 }

@@ -11,13 +11,15 @@ use super::model::{Report, SUMMARY, Sort, Summary, sort};
 use super::outlook::Trend;
 use super::owners::{Owners, ProcessId};
 use super::report::{self, Known};
-use super::usage::usage;
+use super::usage::{Tally, Usage};
 use crate::exposure::choice::{Choice, Way};
 use crate::ipvs::table::{Protocol, ServiceId, ServiceTable};
 use crate::kernel::event::socket_address;
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::{NetNs, NetnsSpec};
 use crate::node::port_ranges::PortRanges;
+use crate::node::sockets::TcpState;
+use crate::node::sockets::diag::{self, SocketsError, States};
 use crate::node::sysctl::{self, EphemeralRange};
 use crate::sources::live::LiveError;
 use crate::sources::table::TableReader;
@@ -52,6 +54,8 @@ pub struct Watch {
     trends: HashMap<SocketAddr, Trend>,
     /// Why the sockets cannot be read.
     sockets_trouble: Option<String>,
+    /// What their last reading lacks.
+    sockets_note: Option<String>,
     sockets_due: Instant,
     settings_due: Instant,
 }
@@ -135,6 +139,7 @@ impl Watch {
             settings,
             trends: HashMap::new(),
             sockets_trouble: None,
+            sockets_note: None,
             sockets_due: now,
             settings_due: now + SLOWLY,
         };
@@ -182,9 +187,8 @@ impl Watch {
     fn read_sockets(&mut self) {
         let begun = Instant::now();
         let at = self.begun.elapsed();
-        match sockets_of(&self.netns) {
-            Ok(sockets) => {
-                let mut found = usage(&sockets, self.settings.usable.as_ref());
+        match usages(&self.netns, self.settings.usable.as_ref()) {
+            Ok((mut found, note)) => {
                 // What is not there any more is zero now, and forgotten when it has been so for a while.
                 self.trends.retain(|destination, trend| {
                     let usage = found.remove(destination).unwrap_or_default();
@@ -194,11 +198,11 @@ impl Watch {
                 for (destination, usage) in found {
                     self.trends.entry(destination).or_default().add(at, usage);
                 }
-                self.sockets_trouble = None;
+                (self.sockets_trouble, self.sockets_note) = (None, note);
             }
             Err(trouble) => {
                 self.trends.clear();
-                self.sockets_trouble = Some(trouble);
+                (self.sockets_trouble, self.sockets_note) = (Some(trouble.to_string()), None);
             }
         }
         self.sockets_due = begun + (begun.elapsed() * COST).clamp(Duration::from_millis(900), SLOWLY);
@@ -266,6 +270,7 @@ impl Watch {
         if let Some(trouble) = &self.sockets_trouble {
             sentences.push(format!("ports in use are not known: {trouble}"));
         }
+        sentences.extend(self.sockets_note.clone());
         if self.settings.usable.is_none() {
             sentences.push("the range of local ports cannot be read".to_owned());
         }
@@ -279,6 +284,28 @@ impl Watch {
     }
 }
 
-fn sockets_of(_netns: &NetNs) -> Result<Vec<crate::node::sockets::Socket>, String> {
-    Err("not read".to_owned())
+/// Usage per destination, and what the reading lacks.
+type Usages = (HashMap<SocketAddr, Usage>, Option<String>);
+
+fn usages(netns: &NetNs, usable: Option<&PortRanges>) -> Result<Usages, SocketsError> {
+    let listeners = diag::read_of(netns, States::of(&[TcpState::Listen]))?;
+    let empty = Tally::new(listeners.sockets.iter().map(|socket| socket.local), usable);
+    // Not those that are coming in, listening or closed: they are none of ours.
+    let wanted = States::of(&[
+        TcpState::Established,
+        TcpState::SynSent,
+        TcpState::FinWait1,
+        TcpState::FinWait2,
+        TcpState::TimeWait,
+        TcpState::CloseWait,
+        TcpState::LastAck,
+        TcpState::Closing,
+    ]);
+    let add = |tally: &mut Tally<'_>, row: diag::Row| tally.add(row.state, row.local, row.remote);
+    let (tally, reading) = diag::fold(netns, wanted, || empty.clone(), add)?;
+    let unreadable = match reading.unreadable.len() {
+        0 => None,
+        count => Some(format!("{count} sockets could not be read")),
+    };
+    Ok((tally.finish(), reading.note.or(unreadable)))
 }
