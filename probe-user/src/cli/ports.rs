@@ -90,9 +90,12 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
         result?
     } else {
         let time = args.duration.unwrap_or(DEFAULT);
-        if args.duration.is_none() {
-            complain(&format!("counting for {} s (--duration TIME counts for another time)", time.as_secs()));
-        }
+        let hint = if args.duration.is_none() { "; --duration TIME sets another time" } else { "" };
+        complain(&format!(
+            "counting: connects in {} for {:.1} s; ^C ends it sooner{hint}",
+            watch.place(),
+            time.as_secs_f64()
+        ));
         count(&mut watch, time, &stop)?;
         let report = watch.report(true, args.sort);
         write(&report, common).context(WRITE)?;

@@ -278,9 +278,12 @@ impl Watch {
         sentences
     }
 
-    /// Network namespace that is watched.
-    pub const fn netns(&self) -> u32 {
-        self.netns.inode
+    /// What is watched, for people.
+    pub fn place(&self) -> String {
+        match self.all_namespaces {
+            true => "all network namespaces".to_owned(),
+            false => format!("network namespace {}", self.netns.inode),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod live;
+mod ports;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
