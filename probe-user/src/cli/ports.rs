@@ -127,7 +127,7 @@ fn count(watch: &mut Watch, time: Duration, stop: &Stop) -> Result<()> {
             due = Instant::now() + PERIOD;
         }
     }
-    Ok(watch.tick()?)
+    Ok(watch.finish()?)
 }
 
 /// The full-screen view, until a key or a signal ends it.

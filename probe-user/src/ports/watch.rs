@@ -184,6 +184,12 @@ impl Watch {
         Ok(())
     }
 
+    /// Reads everything for the last time, whether it is due or not.
+    pub fn finish(&mut self) -> Result<(), LiveError> {
+        self.sockets_due = Instant::now();
+        self.tick()
+    }
+
     fn read_sockets(&mut self) {
         let begun = Instant::now();
         let at = self.begun.elapsed();

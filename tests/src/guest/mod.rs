@@ -4,6 +4,7 @@ mod burst;
 mod connect;
 mod demo;
 mod init;
+mod itself;
 mod test;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         Some((mode, [local, first, count, remote])) if mode == "burst" => {
             burst::run(local, first, count, remote).map(|()| 0)
         }
+        Some((mode, [address, count])) if mode == "itself" => itself::run(address, count).map(|()| 0),
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -46,7 +48,7 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    if std::env::args().nth(1).is_some_and(|mode| mode == "connect" || mode == "burst") {
+    if std::env::args().nth(1).is_some_and(|mode| matches!(mode.as_str(), "connect" | "burst" | "itself")) {
         println!("{error:#}");
     } else {
         host::say(&format!("error: {error:#}"));

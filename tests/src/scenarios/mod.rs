@@ -4,6 +4,7 @@ mod backends;
 mod changes;
 mod clients;
 mod controls;
+mod counts;
 mod expected;
 mod losses;
 mod options;
@@ -75,6 +76,13 @@ pub const ALL: &[Scenario] = &[
     scenario("control_aborted", controls::aborted),
     scenario("control_late_syn_ack", controls::late_syn_ack),
     scenario("ports_used_up", ports::used_up),
+    scenario("ports_of_a_process_that_connects_to_itself_fentry", counts::to_itself_fentry),
+    scenario("ports_of_a_process_that_connects_to_itself_kprobe", counts::to_itself_kprobe),
+    scenario("ports_of_a_process_that_connects_to_itself_stable", counts::to_itself_stable),
+    scenario("ports_none_left_fentry", counts::none_left_fentry),
+    scenario("ports_none_left_kprobe", counts::none_left_kprobe),
+    scenario("ports_none_left_stable", counts::none_left_stable),
+    scenario("ports_of_short_lived_processes", counts::of_short_lived_processes),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),
