@@ -77,8 +77,16 @@ pub fn ports_end_v4_fexit(ctx: FExitContext) -> u32 {
 /// Failures, preferred rung, IPv6.
 #[fexit(function = "tcp_v6_connect")]
 pub fn ports_end_v6_fexit(ctx: FExitContext) -> u32 {
-    ended(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    // A v4-mapped connect is done by tcp_v4_connect, which has counted it.
+    if ctx.arg::<i32>(3) == -EADDRNOTAVAIL && !is_v4_mapped(&remote_of(ctx.arg(1)).address) {
+        ended(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    }
     0
+}
+
+#[inline(always)]
+fn is_v4_mapped(address: &[u8; 16]) -> bool {
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
 }
 
 /// Failures, second rung; the entry is `connect_enter_kprobe`.

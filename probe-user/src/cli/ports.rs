@@ -1,6 +1,7 @@
 //! `portclash ports`: who uses up ephemeral ports.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,8 +86,10 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
     let report = if on_screen {
         let mut terminal = ratatui::try_init().context("take over the terminal")?;
         let screen = Screen::new(args.sort, common.colour());
+        super::ON_SCREEN.store(true, Ordering::Relaxed);
         let result = show(&mut terminal, screen, &mut watch, &stop);
         ratatui::restore();
+        super::ON_SCREEN.store(false, Ordering::Relaxed);
         result?
     } else {
         let time = args.duration.unwrap_or(DEFAULT);

@@ -82,6 +82,7 @@ pub const ALL: &[Scenario] = &[
     scenario("ports_none_left_fentry", counts::none_left_fentry),
     scenario("ports_none_left_kprobe", counts::none_left_kprobe),
     scenario("ports_none_left_stable", counts::none_left_stable),
+    scenario("ports_none_left_v4_mapped", counts::none_left_v4_mapped),
     scenario("ports_of_short_lived_processes", counts::of_short_lived_processes),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
