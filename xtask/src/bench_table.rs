@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Three tables: rates, run times, memory.
+/// Tables of what there is: rates, run times, processor time, memory.
 pub(super) fn text(result: &Value) -> String {
     let mut text = format!(
         "\nLinux {}, {} CPUs, {} services, {} rounds of {} ms\n",
@@ -41,6 +41,22 @@ pub(super) fn text(result: &Value) -> String {
             );
         }
         let _ = writeln!(text, "  {:<32}{:>12} ns per connect", "together", plain(set, "ns_per_connect"));
+    }
+    let readers = rows(result, "readers");
+    if !readers.is_empty() {
+        let _ =
+            writeln!(text, "\n{:<34}{:>11}{:>16}{:>10}", "who counts", "connects/s", "% of a core", "lost");
+    }
+    for reader in readers {
+        let (rate, share) = (decimals(reader, "per_second", 0), decimals(reader, "core_percent", 2));
+        let _ =
+            writeln!(text, "{:<34}{rate:>11}{share:>16}{:>10}", plain(reader, "name"), plain(reader, "lost"));
+        if let Some(failure) = reader.get("failure").and_then(Value::as_str) {
+            let _ = writeln!(text, "  not measured: {failure}");
+        }
+    }
+    if rows(result, "memory").is_empty() {
+        return text;
     }
     let _ = writeln!(text, "\n{:<34}{:>12}{:>12}{:>14}", "memory, MiB", "resident", "peak", "kernel's maps");
     for size in rows(result, "memory") {

@@ -138,7 +138,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 }
 
 /// Level of the BPF programs' own lines, as aya-log numbers them (4 = debug); they are for -vv and more.
-const fn kernel_log_level(verbose: u8) -> u8 {
+pub(super) const fn kernel_log_level(verbose: u8) -> u8 {
     match verbose {
         0 | 1 => 0,
         2 => 4,

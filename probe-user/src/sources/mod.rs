@@ -2,8 +2,8 @@
 
 mod account;
 pub mod clock;
-pub mod kubelet_log;
 mod configuration;
+pub mod kubelet_log;
 pub mod live;
 pub mod node_files;
 pub mod node_live;

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const HERE: [&str; 4] = ["--netns", "/proc/self/ns/net", "--hooks", "stable"];
 
 /// False, with a line that says so, where programs may not be loaded.
-fn can_trace() -> bool {
+pub(super) fn can_trace() -> bool {
     let doctor = run(&["doctor", "--hooks", "stable", "--netns", "/proc/self/ns/net"]);
     let can = doctor.status.code() != Some(2);
     if !can {
@@ -125,7 +125,7 @@ impl Trace {
     }
 }
 
-fn until<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub(super) fn until<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(value) = probe() {
