@@ -4,6 +4,7 @@
 //! (pure, no clock), and [`naming`] writes what they found into an incident.
 
 pub mod address;
+pub mod clients;
 pub mod index;
 pub mod kubelet;
 pub mod owner;
