@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod choice;
+pub mod file;
 pub mod index;
 pub mod kubelet;
 pub mod naming;
@@ -13,6 +14,7 @@ pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod services;
+pub mod session;
 pub mod sources;
 pub mod targets;
 pub mod update;
