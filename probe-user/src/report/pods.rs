@@ -142,24 +142,27 @@ fn action(known: &Known, probe: &ProbeSpec) -> String {
 fn summary(page: &mut Page, index: &PodIndex, pods: &[&Known]) {
     let probes: usize = pods.iter().map(|known| probes_of(known).count()).sum();
     let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let node = match &index.node().name {
-        Some(name) => format!(" on node {}", escape(name)),
-        None => {
-            let mut nodes: Vec<_> = pods.iter().filter_map(|known| known.pod.node_name.as_ref()).collect();
-            nodes.sort();
-            nodes.dedup();
-            match nodes.as_slice() {
-                [] => String::new(),
-                [only] => format!(" on node {}", escape(only)),
-                all => format!(" on {} nodes; which of them this is, is not known (see --node)", all.len()),
-            }
-        }
-    };
+    let node = on_node(index, pods);
     let text = format!("{}, {}{node}", count(pods.len(), "pod"), count(probes, "probe"));
     page.field(0, ("Pods", BOLD), 10, (&text, PLAIN));
     if index.refused() > 0 {
         let text = format!("{} pods more than can be kept were left out", index.refused());
         page.field(0, ("LEFT OUT", YELLOW), 10, (&text, PLAIN));
+    }
+}
+
+/// ` on node node-a`
+fn on_node(index: &PodIndex, pods: &[&Known]) -> String {
+    if let Some(name) = &index.node().name {
+        return format!(" on node {}", escape(name));
+    }
+    let mut nodes: Vec<_> = pods.iter().filter_map(|known| known.pod.node_name.as_ref()).collect();
+    nodes.sort();
+    nodes.dedup();
+    match nodes.as_slice() {
+        [] => String::new(),
+        [only] => format!(" on node {}", escape(only)),
+        all => format!(" on {} nodes; which of them this is, is not known (see --node)", all.len()),
     }
 }
 
