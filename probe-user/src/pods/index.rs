@@ -196,10 +196,11 @@ impl PodIndex {
                 }
             }
             PodUpdate::Trouble { source, reason } => self.sources.troubled(source, reason),
-            PodUpdate::ServicesAll { source, .. }
-            | PodUpdate::ServiceChanged { source, .. }
-            | PodUpdate::ServiceGone { source, .. } => {
-                self.sources.heard(source, now);
+            PodUpdate::ServicesAll { source, unreadable, .. } => {
+                self.sources.heard_services(source, now, Some(unreadable.len()));
+            }
+            PodUpdate::ServiceChanged { source, .. } | PodUpdate::ServiceGone { source, .. } => {
+                self.sources.heard_services(source, now, None);
             }
         }
         self.expire(now);
@@ -294,7 +295,7 @@ impl PodIndex {
         }
         let pod = Arc::clone(&known.pod);
         let active = is_active(&pod);
-        let own: Vec<IpAddr> = pod.ips.iter().map(|ip| ip.to_canonical()).collect();
+        let own: Vec<IpAddr> = pod.ips.iter().map(IpAddr::to_canonical).collect();
         let own = if active && !pod.host_network { own } else { Vec::new() };
         self.addresses.set(slot, &known.keys.addresses, &own, now, after);
         known.keys.addresses = own;
