@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod doctor;
 mod output;
+mod pods;
 mod ports;
 mod stop;
 mod trace;
@@ -45,6 +46,7 @@ enum Command {
     Check(check::Args),
     Trace(trace::Args),
     Ports(ports::Args),
+    Pods(pods::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     /// Print the manual page
@@ -59,6 +61,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &cli.common),
         Command::Trace(args) => trace::run(&args, &cli.common),
         Command::Ports(args) => ports::run(&args, &cli.common),
+        Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man => completions::man(Cli::command()),

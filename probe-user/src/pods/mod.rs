@@ -5,6 +5,8 @@
 
 pub mod address;
 pub mod choice;
+pub mod clients;
+pub mod file;
 pub mod index;
 pub mod kubelet;
 pub mod naming;
@@ -13,6 +15,7 @@ pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod services;
+pub mod session;
 pub mod sources;
 pub mod targets;
 pub mod update;
