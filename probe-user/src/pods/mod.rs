@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod choice;
+pub mod clients;
 pub mod file;
 pub mod index;
 pub mod kubelet;
