@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod doctor;
 mod output;
+mod pod_sources;
 mod pods;
 mod ports;
 mod stop;
