@@ -1,4 +1,5 @@
-//! `cargo xtask bench connect`: what tracing costs, next to bpftrace and strace.
+//! `cargo xtask bench`: what tracing and counting cost, next to bpftrace and strace; how fast a log is read, next to
+//! grep.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -22,7 +23,7 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
 const RESULT: &str = "result ";
 
-/// Measure what tracing costs.
+/// Measure what tracing costs, and how fast logs are read.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -32,13 +33,24 @@ pub(crate) struct Arguments {
 #[derive(clap::Subcommand)]
 enum Bench {
     /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
-    Connect(Connect),
+    Connect(Options),
+    /// Connects per second without and with portclash ports and a counting bpftrace; processor time of whoever counts
+    Ports(Options),
+    /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
+    Log(Log),
     /// A table of 100,000 services judged by `portclash check`, next to awk on the same file
     Check(check::Check),
 }
 
 #[derive(clap::Args)]
-struct Connect {
+struct Log {
+    /// How often each log is scanned
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+#[derive(clap::Args)]
+struct Options {
     /// Kernels to boot: a list such as 6.1,6.12, or all (5.10, 6.1, 6.12, 7.2)
     #[arg(long, default_value = "6.1", conflicts_with = "native")]
     kernel: String,
@@ -50,22 +62,45 @@ struct Connect {
     rounds: u32,
 }
 
-/// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
+/// Runs the bench, prints a table, and keeps the numbers in target/bench/NAME.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.bench {
-        Bench::Connect(connect) => run_connect(connect),
+        Bench::Connect(options) => run_observers(options, "connect", ""),
+        Bench::Ports(options) => run_observers(options, "ports", "ports-"),
+        Bench::Log(log) => run_log(log),
         Bench::Check(arguments) => check::run(arguments),
     }
 }
 
-fn run_connect(connect: &Connect) -> Result<ExitCode> {
-    let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
+fn run_log(log: &Log) -> Result<ExitCode> {
+    let folder = workspace::set_up("bench");
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["bench", "--package", "probe-user", "--bench", "kubelet_log", "--", &log.rounds.to_string()])
+        .arg(&folder);
+    let output = command::output(&mut cargo)?;
+    let rows: Vec<Value> = output
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    print!("{}", table::log_text(&rows));
+    let path = folder.join("log.json");
+    let result = serde_json::json!({"machine": machine(false), "rounds": log.rounds, "logs": rows});
+    std::fs::write(&path, format!("{result:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_observers(options: &Options, name: &str, prefix: &str) -> Result<ExitCode> {
+    let wanted = if options.native { Vec::new() } else { kernels::parse_list(&options.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;
     let binaries = build::static_binaries(&["probe-user", "portclash-tests"])?;
-    if connect.native {
-        let result = native(&binaries, connect.rounds)?;
-        keep("native", &result)?;
+    if options.native {
+        let result = native(&binaries, &format!("{prefix}native"), options.rounds)?;
+        keep(name, "native", &result)?;
     }
     for kernel in wanted {
         let guest = Guest {
@@ -73,11 +108,11 @@ fn run_connect(connect: &Connect) -> Result<ExitCode> {
             portclash: Some(binaries.join("portclash")),
             files: Vec::new(),
             programs: COMPARED,
-            plan: ["bench", "vm", &connect.rounds.to_string()].map(str::to_owned).to_vec(),
+            plan: ["bench", &format!("{prefix}vm"), &options.rounds.to_string()].map(str::to_owned).to_vec(),
         };
         println!("booting Linux {}", kernel.name);
         let result = emulated(&Kernel::find(kernel.name)?, &guest)?;
-        keep(kernel.name, &result)?;
+        keep(name, kernel.name, &result)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,10 +131,10 @@ fn emulated(kernel: &Kernel, guest: &Guest) -> Result<Value> {
     result.with_context(|| format!("the guest ended with status {status} and without a result"))
 }
 
-fn native(binaries: &std::path::Path, rounds: u32) -> Result<Value> {
+fn native(binaries: &std::path::Path, mode: &str, rounds: u32) -> Result<Value> {
     let mut bench = Command::new(binaries.join("lab-init"));
     let path = std::env::var("PATH").unwrap_or_default();
-    bench.args(["bench", "native", &rounds.to_string()]);
+    bench.args(["bench", mode, &rounds.to_string()]);
     bench.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", binaries.display()));
     let output = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot start: {}", command::shown(&bench)))?;
@@ -111,9 +146,9 @@ fn native(binaries: &std::path::Path, rounds: u32) -> Result<Value> {
 }
 
 /// Prints the result and writes it beside those of other kernels.
-fn keep(kernel: &str, result: &Value) -> Result<()> {
+fn keep(bench: &str, kernel: &str, result: &Value) -> Result<()> {
     print!("{}", table::text(result));
-    let path = result_file();
+    let path = result_file(bench);
     let mut all: Value = match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?,
         Err(_) => serde_json::json!({}),
@@ -132,8 +167,8 @@ fn keep(kernel: &str, result: &Value) -> Result<()> {
     Ok(())
 }
 
-fn result_file() -> PathBuf {
-    workspace::set_up("bench").join("connect.json")
+fn result_file(bench: &str) -> PathBuf {
+    workspace::set_up("bench").join(format!("{bench}.json"))
 }
 
 /// The processor, and what emulates one on it.

@@ -287,7 +287,7 @@ impl Live {
     }
 }
 
-fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveError> {
+pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveError> {
     match version {
         Some(version) if version < FLOOR => Err(LiveError::TooOld(version)),
         // A version that cannot be read decides nothing: loading will tell.

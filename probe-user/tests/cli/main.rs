@@ -6,6 +6,7 @@
 
 mod check;
 mod live;
+mod ports;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -67,7 +68,7 @@ fn help_names_every_command_and_the_exit_statuses() {
     let output = run(&["--help"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    for word in ["trace", "doctor", "completions", "Exit status"] {
+    for word in ["trace", "ports", "doctor", "completions", "Exit status"] {
         assert!(text.contains(word), "{word}");
     }
 }
@@ -165,3 +166,6 @@ fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
         refused(&output, &["No space left on device", "write to standard output"]);
     }
 }
+
+#[path = "pods.rs"]
+mod pods;

@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::client::CGROUP;
+use crate::client::{CGROUP, CGROUP_VARIABLE};
 
 /// One child that was born.
 struct Child {
@@ -25,7 +25,7 @@ struct Child {
 pub(super) fn run(local: &str, first: &str, count: &str, remote: &str) -> Result<()> {
     let (first, count): (u16, u16) = (first.parse()?, count.parse()?);
     let remote: SocketAddr = remote.parse()?;
-    super::connect::join_cgroup(CGROUP)?;
+    super::connect::join_cgroup(&std::env::var(CGROUP_VARIABLE).unwrap_or_else(|_| CGROUP.to_owned()))?;
     let (mut children, mut lives) = (VecDeque::new(), Vec::new());
     for port in first..first + count {
         children.push_back(spawn(SocketAddr::new(local.parse()?, port), remote)?);
