@@ -26,10 +26,10 @@ mod model {
                 &mut counts,
             ),
             Way::OwnRange => {
-                each(high - low, |drawn| scan(low, high, high - low, drawn, 1, free), 1.0, &mut counts)
+                each(high - low, |drawn| scan(low, high, high - low, drawn, 1, free), 1.0, &mut counts);
             }
             Way::BindZero => {
-                each(remaining(low, high), |drawn| bind(low, high, drawn, free), 1.0, &mut counts)
+                each(remaining(low, high), |drawn| bind(low, high, drawn, free), 1.0, &mut counts);
             }
             Way::BindZeroReuse if high - low < 4 => return pick(Way::BindZero, range, free),
             Way::BindZeroReuse => {

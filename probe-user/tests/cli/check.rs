@@ -206,7 +206,8 @@ fn node_ports_are_not_bound_so_only_reserving_protects_them() {
 // kubernetes/kubernetes#111682
 #[test]
 fn allocated_node_ports_are_counted_and_other_ranges_offered() {
-    let table: String = (0..1500).map(|n| format!("TCP  192.0.2.10:{} rr\n", 12_000 + n * 30)).collect();
+    let rows: Vec<String> = (0..1500).map(|n| format!("TCP  192.0.2.10:{} rr\n", 12_000 + n * 30)).collect();
+    let table = rows.concat();
     let files = Files::new(&[("ipvs", &table)]);
     let range =
         ["--local-port-range", "10000 60999", "--reserved-ports", "", "--node-port-range", "10000-60000"];
