@@ -40,6 +40,8 @@ impl Held {
             Fact::Died { .. } => "died",
             // Any connect of the node can fail; those that were not flagged are none of our business.
             Fact::ConnectFailed { .. } | Fact::ConnectBegan { .. } | Fact::Services { .. } => return None,
+            // Counted on its own.
+            Fact::ProbeFailed { .. } => return None,
         })
     }
 }
@@ -67,7 +69,7 @@ fn keys(fact: &Fact) -> Keys {
             life(Some(Tuple { local: *local, remote: *remote }), *socket)
         }
         Fact::ConnectFailed { socket, .. } => life(None, *socket),
-        Fact::ConnectionRow { .. } | Fact::Services { .. } => Keys::default(),
+        Fact::ConnectionRow { .. } | Fact::Services { .. } | Fact::ProbeFailed { .. } => Keys::default(),
     }
 }
 
@@ -113,7 +115,8 @@ fn canonical_fact(mut fact: Fact) -> Fact {
         Fact::Hijacked { connection: row, .. } | Fact::ConnectionRow { row, .. } => {
             *row = canonical_row(row.clone());
         }
-        Fact::Services { .. } => {}
+        // The addresses of a log line are compared in `lines.rs`.
+        Fact::Services { .. } | Fact::ProbeFailed { .. } => {}
     }
     fact
 }

@@ -1,6 +1,7 @@
 //! The state behind [`super::Diagnosis`]: connections, facts, deadlines, bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use super::advice::NodeFacts;
 use super::build;
@@ -11,6 +12,7 @@ use super::incident::{Incident, Outcome, Verdict};
 use super::index::{Id, Index};
 use super::join;
 use super::judge::{Case, Judgement};
+use super::lines::{Choice, Line, Lines};
 use super::tables::Tables;
 use super::{Settings, Update};
 use crate::observation::{Fact, Nanos, Observation, Tuple};
@@ -39,6 +41,7 @@ pub(super) struct State {
     done_identities: BTreeMap<Identity, Id>,
     done_index: Index,
     tables: Tables,
+    pub(super) lines: Lines,
     exhaustion: Exhaustion,
     pub(super) counts: BTreeMap<Verdict, u64>,
     pub(super) unjoined: BTreeMap<&'static str, u64>,
@@ -57,6 +60,13 @@ impl State {
         match &held.observation.fact {
             Fact::Services { netns, table } => {
                 self.tables.insert(at, *netns, table.clone());
+                Vec::new()
+            }
+            Fact::ProbeFailed { failure, targets } => {
+                let due = at.saturating_add(self.settings.park_ns).saturating_add(self.settings.log_wait_ns);
+                let id = self.number();
+                let line = (at, held.observation.source.clone());
+                self.lines.insert(id, line, failure, targets, due);
                 Vec::new()
             }
             Fact::ConnectBegan { .. } => self.begin(&held),
@@ -84,6 +94,7 @@ impl State {
         for id in given_up {
             self.give_up(id);
         }
+        self.expire_lines(now);
         if let Some(now) = now {
             let needed = now.saturating_sub(self.settings.park_ns);
             let oldest = self.starts.first().map_or(needed, |(start, _)| (*start).min(needed));
@@ -95,11 +106,18 @@ impl State {
         updates
     }
 
+    /// Connections watched so far.
+    pub(super) fn watched(&self) -> u64 {
+        let open = u64::try_from(self.connections.len()).unwrap_or(u64::MAX);
+        self.counts.values().sum::<u64>().saturating_add(open)
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
         let parked = self.parked.first().map(|(at, _)| at.saturating_add(self.settings.park_ns));
         let connection = self.deadlines.first().map(|(at, _)| *at);
         let exhaustion = self.exhaustion.next_deadline(&self.settings);
-        [parked, connection, exhaustion].into_iter().flatten().min()
+        let lines = self.lines.next_deadline();
+        [parked, connection, exhaustion, lines].into_iter().flatten().min()
     }
 
     pub(super) fn open_connections(&self) -> Vec<(Tuple, Option<u32>)> {
@@ -235,14 +253,61 @@ impl State {
         Case::new(connection, facts, &self.tables, self.settings.grace_ns)
     }
 
-    fn incident(&self, case: &Case<'_>, judged: Judgement) -> Box<Incident> {
-        Box::new(build::incident(case, judged, &self.node, &self.tables))
+    fn incident(&self, case: &Case<'_>, judged: Judgement, line: Option<&Line>) -> Box<Incident> {
+        Box::new(build::incident(case, judged, &self.node, &self.tables, line))
+    }
+
+    /// Connections with this server.
+    fn with_remote(&self, remote: SocketAddr) -> impl Iterator<Item = (Id, &Tracked)> {
+        self.connection_index.with_remote(remote).filter_map(|id| Some((id, self.connections.get(&id)?)))
+    }
+
+    fn choose(&self, line: &Line) -> Choice {
+        line.choose(line.targets().flat_map(|target| self.with_remote(target)))
+    }
+
+    /// The log line about this connection, and lines that may as well be about another.
+    fn lines_of(&self, id: Id) -> (Option<Id>, Vec<Id>) {
+        let Some(connection) = self.connections.get(&id) else { return (None, Vec::new()) };
+        let (mut own, mut ambiguous) = (Vec::new(), Vec::new());
+        for line_id in self.lines.near(connection) {
+            match self.lines.get(line_id).map(|line| self.choose(line)) {
+                Some(Choice::One(chosen)) if chosen == id => own.push(line_id),
+                Some(Choice::Several) => ambiguous.push(line_id),
+                Some(Choice::One(_) | Choice::Nothing) | None => {}
+            }
+        }
+        (self.lines.nearest(&own, connection), ambiguous)
+    }
+
+    /// Gives up the lines whose time is up and that no connection waits for.
+    fn expire_lines(&mut self, now: Option<Nanos>) {
+        for id in self.lines.expired(now) {
+            let Some(line) = self.lines.get(id) else { continue };
+            let waiting = line.targets().flat_map(|target| self.with_remote(target));
+            let waiting = waiting.filter(|(_, connection)| line.fits(connection));
+            let deadline = waiting.map(|(_, connection)| connection.deadline).max();
+            if let (Some(deadline), Some(now)) = (deadline, now) {
+                self.lines.postpone(id, deadline.max(now.saturating_add(1)));
+                continue;
+            }
+            let concluded = line.targets().flat_map(|target| self.done_index.with_remote(target));
+            let concluded = concluded.filter_map(|id| self.done.get(&id));
+            // Its connection was concluded without it: the line came late, its reason is known.
+            let late = concluded.filter(|connection| !connection.logged).any(|known| line.fits(known));
+            self.lines.remove(id);
+            if late {
+                count(&mut self.unjoined, "log_line");
+            } else {
+                self.lines.elsewhere = self.lines.elsewhere.saturating_add(1);
+            }
+        }
     }
 
     fn began(&self, id: Id) -> Option<Update> {
         let case = self.case(self.connections.get(&id)?);
         let judged = case.judge();
-        (judged.verdict != Verdict::None).then(|| Update::Began(self.incident(&case, judged)))
+        (judged.verdict != Verdict::None).then(|| Update::Began(self.incident(&case, judged, None)))
     }
 
     /// After a change: sets the deadline anew.
@@ -251,19 +316,23 @@ impl State {
         let Some(connection) = self.connections.get(&id) else { return };
         let case = self.case(connection);
         let settings = self.settings;
-        let deadline = match (case.ended_at, case.judge().clear_at) {
-            (Some(ended), _) => ended.saturating_add(settings.grace_ns),
+        let (ended, established) = (case.ended_at, case.established());
+        let deadline = match (ended, case.judge().clear_at) {
+            (Some(ended), _) => ended.saturating_add(settings.grace_ns).saturating_add(settings.log_wait_ns),
             (None, Some(clear)) if !connection.told => match case.last_reset() {
                 None if case.judge().outcome == Outcome::Hijacked => clear.saturating_add(settings.reset_ns),
                 reset => clear.max(reset.unwrap_or(clear)).saturating_add(settings.tell_ns),
             },
-            (None, Some(clear)) => clear.saturating_add(settings.settle_ns),
+            (None, Some(clear)) => {
+                clear.saturating_add(settings.settle_ns).saturating_add(settings.log_wait_ns)
+            }
             (None, None) => connection.start().saturating_add(settings.give_up_ns),
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.deadlines.remove(&(connection.deadline, id));
         self.deadlines.insert((deadline, id));
         connection.deadline = deadline;
+        (connection.ended, connection.established) = (ended, established);
     }
 
     /// What is due of a connection: to tell, once, that its verdict is clear although it is open; else its conclusion.
@@ -272,11 +341,13 @@ impl State {
         let case = self.case(connection);
         let judged = case.judge();
         let told = connection.told || case.ended_at.is_some();
-        let settled = judged.clear_at.map(|clear| clear.saturating_add(self.settings.settle_ns));
+        let patience = self.settings.settle_ns.saturating_add(self.settings.log_wait_ns);
+        let settled = judged.clear_at.map(|clear| clear.saturating_add(patience));
         if told || now.zip(settled).is_none_or(|(now, settled)| now >= settled) {
             return self.conclude(id);
         }
-        let update = Update::Clear(self.incident(&case, judged));
+        let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
+        let update = Update::Clear(self.incident(&case, judged, line));
         self.connections.get_mut(&id)?.told = true;
         self.refresh(id);
         Some(update)
@@ -298,8 +369,17 @@ impl State {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let incident = self.incident(&case, judged);
+        let (own, ambiguous) = self.lines_of(id);
+        let line = own.and_then(|line| self.lines.get(line));
+        let incident = self.incident(&case, judged, line);
         count(&mut self.counts, judged.verdict);
+        let logged = own.and_then(|line| self.lines.remove(line)).is_some();
+        for line in ambiguous {
+            self.lines.ambiguous += u64::from(self.lines.remove(line).is_some());
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.logged = logged;
+        }
         self.retire(id);
         Some(Update::Concluded(incident))
     }
@@ -410,7 +490,10 @@ impl State {
 
     #[cfg(test)]
     pub(super) fn indexes_are_empty(&self) -> bool {
-        self.connection_index.is_empty() && self.fact_index.is_empty() && self.identities.is_empty()
+        self.connection_index.is_empty()
+            && self.fact_index.is_empty()
+            && self.identities.is_empty()
+            && self.lines.is_empty()
     }
 }
 

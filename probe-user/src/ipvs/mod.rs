@@ -1,7 +1,7 @@
 //! The IPVS service table: reading it, comparing it.
 
 pub mod diff;
-mod form;
+pub(crate) mod form;
 pub mod netlink;
 mod netlink_wire;
 pub mod proc;

@@ -4,6 +4,7 @@ use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
 use super::text_words as words;
 use crate::diagnosis::incident::{Advice, Evidence, Incident, Outcome, Summary, Verdict};
+use crate::pods::naming;
 
 /// Lines of evidence in a block; the JSON has all of them.
 const MAX_STEPS: usize = 10;
@@ -22,7 +23,7 @@ pub struct TextStyle {
 /// A collision begins.
 pub fn began_line(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
-    let who = words::owner_short(&incident.owner);
+    let who = words::owner_short(&incident.owner) + &words::probe_short(incident.probe.as_ref());
     let connect = words::connect(incident);
     let text = match incident.verdict {
         Verdict::Collision => {
@@ -38,6 +39,10 @@ pub fn began_line(incident: &Incident, style: TextStyle) -> String {
 pub fn concluded_line(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
     page.field(0, (clock(&incident.started_at), DIM), 14, (&ending(incident), PLAIN));
+    // The block may have been printed before the kubelet logged anything.
+    if let Some(logged) = words::logged(incident) {
+        page.field(0, ("", DIM), 14, (&logged, PLAIN));
+    }
     page.finish()
 }
 
@@ -95,18 +100,35 @@ fn heading(page: &mut Page, text: &str) {
 
 fn facts(page: &mut Page, incident: &Incident) {
     let mut row = |label: &str, text: &str| page.field(2, (label, BOLD), COLUMN, (text, PLAIN));
+    let notes = |what: &'static str| notes(incident, what);
     row("Who", &words::owner(&incident.owner));
-    if let Some(probe) = &incident.probe {
-        row("Probe", &words::probe(probe));
+    notes(naming::source::OWNER).for_each(|text| row("", &text));
+    match (notes(naming::source::PROBE).next(), &incident.probe) {
+        (Some(text), _) => row("Probe", &text),
+        (None, Some(probe)) => row("Probe", &words::probe(probe)),
+        (None, None) => {}
     }
+    notes(naming::source::SERVER).for_each(|text| row("Server", &text));
     match &incident.service {
         Some(service) => row("Service", &words::service(service)),
         None if incident.verdict == Verdict::Collision => row("Service", "not known"),
         None => {}
     }
+    notes(naming::source::SERVICE).for_each(|text| row("", &text));
+    notes(naming::source::BACKEND).for_each(|text| row("", &text));
+    if let Some(logged) = words::logged(incident) {
+        row("Log", &logged);
+    }
+    notes(naming::source::MISSING).for_each(|text| row("No names", &text));
     if let Some(certainty) = words::certainty(incident) {
         row("How sure", &certainty);
     }
+}
+
+/// What the pod and service lists say about one thing.
+fn notes<'a>(incident: &'a Incident, what: &'static str) -> impl Iterator<Item = String> + 'a {
+    let notes = incident.evidence.iter().filter(move |evidence| naming::is_of(evidence, what));
+    notes.map(|evidence| escape_all(&evidence.text))
 }
 
 /// The evidence; what happens again and again is one line.
@@ -114,7 +136,7 @@ fn steps(page: &mut Page, incident: &Incident) {
     let date = incident.started_at.get(..10).unwrap_or_default();
     heading(page, &format!("What happened, from {date} {} UTC on", clock(&incident.started_at)));
     let mut steps: Vec<(&Evidence, usize, &Evidence)> = Vec::new();
-    for evidence in &incident.evidence {
+    for evidence in incident.evidence.iter().filter(|evidence| !naming::is_note(evidence)) {
         match steps.iter_mut().find(|(first, _, _)| first.text == evidence.text) {
             Some((_, times, last)) => (*times, *last) = (*times + 1, evidence),
             None => steps.push((evidence, 1, evidence)),
@@ -179,11 +201,20 @@ fn persist_command(persist: &str) -> String {
 
 /// What the trace found, and whether it saw everything.
 pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
-    let Summary { schema: _, verdicts, connects_seen, lost, hooks, incomplete } = summary;
+    let Summary {
+        schema: _,
+        verdicts,
+        connects_seen,
+        probe_failures_elsewhere,
+        probe_failures_ambiguous,
+        lost,
+        hooks,
+        incomplete,
+    } = summary;
     let mut page = Page::new(style.colour, style.width);
     let found: Vec<String> =
         verdicts.iter().filter_map(|(verdict, count)| counted(*verdict, *count)).collect();
-    let complete = incomplete.is_empty() && lost.is_empty();
+    let complete = incomplete.is_empty();
     let colour = match (found.is_empty(), complete) {
         (false, _) => RED,
         (true, true) => GREEN,
@@ -209,8 +240,16 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
             &format!("{} connects from service ports turned out to be false alarms", grouped(*count)),
         ),
     }
+    if let Some(text) = log(*probe_failures_elsewhere, *probe_failures_ambiguous) {
+        row("Kubelet log", PLAIN, &text);
+    }
     if complete {
-        row("Evidence", BOLD, "complete: no event was lost");
+        let lost = if lost.is_empty() {
+            "no event was lost"
+        } else {
+            "what was lost concerned no watched connection"
+        };
+        row("Evidence", BOLD, &format!("complete: {lost}"));
     }
     for sentence in incomplete {
         row("INCOMPLETE", YELLOW, &escape_all(sentence));
@@ -226,6 +265,19 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
         row(if n == 0 { "Hooks" } else { "" }, BOLD, &format!("{}: {}", escape(need), escape(rung)));
     }
     page.finish()
+}
+
+/// Failed probes that are no incident; nothing if no log was read or it had none.
+fn log(elsewhere: Option<u64>, ambiguous: Option<u64>) -> Option<String> {
+    let probes =
+        |count: u64| format!("{} failed {}", grouped(count), if count == 1 { "probe" } else { "probes" });
+    let elsewhere =
+        elsewhere.filter(|count| *count > 0).map(|count| format!("{} had another reason", probes(count)));
+    let ambiguous = ambiguous.filter(|count| *count > 0);
+    let ambiguous =
+        ambiguous.map(|count| format!("{} may belong to more than one of the connections", probes(count)));
+    let parts: Vec<String> = [elsewhere, ambiguous].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn counted(verdict: Verdict, count: u64) -> Option<String> {

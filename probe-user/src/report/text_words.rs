@@ -2,9 +2,11 @@
 
 use anstyle::Style;
 
-use super::text_escape::escape;
+use super::text_escape::{escape, escape_all};
 use super::text_page::{GREEN, RED, YELLOW};
-use crate::diagnosis::incident::{Confidence, Incident, Outcome, OwnerInfo, Probe, ServiceInfo, Verdict};
+use crate::diagnosis::incident::{
+    Confidence, Incident, Outcome, OwnerInfo, Pod, Probe, ServiceInfo, Verdict,
+};
 
 /// The verdict as one word in capitals, and its colour.
 pub(super) fn tag(incident: &Incident) -> (&'static str, Style) {
@@ -140,6 +142,19 @@ fn other_reset(incident: &Incident) -> String {
     )
 }
 
+/// The kubelet's log line, and how long after the connect it came.
+pub(super) fn logged(incident: &Incident) -> Option<String> {
+    let line = incident.log_lines.first()?;
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+    let tenths =
+        time(&line.at).zip(time(&incident.started_at)).map(|(at, start)| (at - start + 50).max(0) / 100);
+    let later = tenths.map_or_else(String::new, |tenths| format!(" {}.{} s later", tenths / 10, tenths % 10));
+    // The header repeats the time.
+    let text = line.text.split_once("] ").map_or(line.text.as_str(), |(_, text)| text);
+    let place = line.line.map_or_else(|| line.file.clone(), |number| format!("{}:{number}", line.file));
+    Some(format!("kubelet logged it{later}: {} ({})", escape_all(text), escape(&place)))
+}
+
 /// How sure, in words; nothing for a false alarm.
 pub(super) fn certainty(incident: &Incident) -> Option<String> {
     if incident.verdict == Verdict::None {
@@ -207,19 +222,29 @@ pub(super) fn owner(owner: &OwnerInfo) -> String {
     parts.join(", ") + &command
 }
 
+/// `, readiness probe of default/nginx`
+pub(super) fn probe_short(probe: Option<&Probe>) -> String {
+    probe.map_or_else(String::new, |probe| {
+        let Pod { namespace, name, uid: _ } = &probe.pod;
+        format!(", {} probe of {}/{}", escape(&probe.r#type), escape(namespace), escape(name))
+    })
+}
+
+/// The probe as far as the incident itself has it, without its path.
 pub(super) fn probe(probe: &Probe) -> String {
     let sure = match probe.confidence {
         Confidence::Proven => "",
         Confidence::Likely => " (likely)",
-        Confidence::Possible => " (possibly)",
+        Confidence::Possible => " (possible)",
     };
+    let target = probe.target.as_deref().map_or_else(String::new, |target| format!(" to {}", escape(target)));
     format!(
-        "{} probe ({}) of container {} in pod {}/{}, every {} s, timeout {} s{sure}",
+        "{} probe of {}/{}, container {}: {}{target}, every {} s, timeout {} s{sure}",
         escape(&probe.r#type),
-        escape(&probe.handler),
-        escape(&probe.container),
         escape(&probe.pod.namespace),
         escape(&probe.pod.name),
+        escape(&probe.container),
+        escape(&probe.handler),
         probe.period_s,
         probe.timeout_s
     )

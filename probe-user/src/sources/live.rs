@@ -29,7 +29,7 @@ pub struct LiveOptions {
     /// The namespace whose services and connects matter.
     pub netns: NetnsSpec,
     /// A text dump instead of the node's table.
-    pub services: Option<PathBuf>,
+    pub ipvs: Option<PathBuf>,
     /// How often the table is re-read without a trigger.
     pub poll: Duration,
     /// Rungs that may be used.
@@ -116,7 +116,7 @@ impl Live {
             clock: Clock::sample(),
             owners: Owners::new(Path::new("/proc"), self_test.pids_match),
             table: CurrentTable::default(),
-            reader: TableReader::new(options.services.clone(), options.netns.clone()),
+            reader: TableReader::new(options.ipvs.clone(), options.netns.clone()),
             netns,
             self_test,
             poll,
