@@ -1,5 +1,5 @@
-//! `cargo xtask bench connect`: what tracing costs, next to bpftrace and strace; `cargo xtask bench ports`: what
-//! counting costs.
+//! `cargo xtask bench`: what tracing and counting cost, next to bpftrace and strace; how fast a log is read, next to
+//! grep.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
 const RESULT: &str = "result ";
 
-/// Measure what tracing costs.
+/// Measure what tracing costs, and how fast logs are read.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -34,6 +34,15 @@ enum Bench {
     Connect(Options),
     /// Connects per second without and with portclash ports and a counting bpftrace; processor time of whoever counts
     Ports(Options),
+    /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
+    Log(Log),
+}
+
+#[derive(clap::Args)]
+struct Log {
+    /// How often each log is scanned
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 #[derive(clap::Args)]
@@ -51,10 +60,35 @@ struct Options {
 
 /// Runs the bench, prints a table, and keeps the numbers in target/bench/NAME.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (options, name, prefix) = match &arguments.bench {
-        Bench::Connect(options) => (options, "connect", ""),
-        Bench::Ports(options) => (options, "ports", "ports-"),
-    };
+    match &arguments.bench {
+        Bench::Connect(options) => run_observers(options, "connect", ""),
+        Bench::Ports(options) => run_observers(options, "ports", "ports-"),
+        Bench::Log(log) => run_log(log),
+    }
+}
+
+fn run_log(log: &Log) -> Result<ExitCode> {
+    let folder = workspace::set_up("bench");
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["bench", "--package", "probe-user", "--bench", "kubelet_log", "--", &log.rounds.to_string()])
+        .arg(&folder);
+    let output = command::output(&mut cargo)?;
+    let rows: Vec<Value> = output
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    print!("{}", table::log_text(&rows));
+    let path = folder.join("log.json");
+    let result = serde_json::json!({"machine": machine(false), "rounds": log.rounds, "logs": rows});
+    std::fs::write(&path, format!("{result:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_observers(options: &Options, name: &str, prefix: &str) -> Result<ExitCode> {
     let wanted = if options.native { Vec::new() } else { kernels::parse_list(&options.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;

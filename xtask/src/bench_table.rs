@@ -68,6 +68,21 @@ pub(super) fn text(result: &Value) -> String {
     text
 }
 
+/// One line per log.
+pub(super) fn log_text(logs: &[Value]) -> String {
+    let mut text = format!("\n{:<34}{:>9}{:>9}", "100 MB of", "lines", "failed");
+    let _ = writeln!(text, "{:>10}{:>10}{:>10}{:>10}", "scan, ms", "of CPU", "grep, ms", "of CPU");
+    for log in logs {
+        let (name, lines, failures) = (plain(log, "log"), plain(log, "lines"), plain(log, "failures"));
+        let _ = write!(text, "{name:<34}{lines:>9}{failures:>9}");
+        for time in ["scan_ms", "scan_cpu_ms", "grep_ms", "grep_cpu_ms"] {
+            let _ = write!(text, "{:>10}", decimals(log, time, 1));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -105,6 +120,18 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("bpftrace")).unwrap();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["bpftrace", "-", "-", "---", "-"]);
         assert!(text.contains("not measured: cannot start bpftrace"), "{text}");
+    }
+
+    #[test]
+    fn a_log_is_one_line() {
+        let text = log_text(&[
+            json!({"log": "CRI", "lines": 4, "failures": 1, "scan_ms": 20.04, "scan_cpu_ms": 19.0, "grep_ms": 30.0}),
+        ]);
+        let row = text.lines().find(|line| line.starts_with("CRI")).unwrap();
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["CRI", "4", "1", "20.0", "19.0", "30.0", "-"]
+        );
     }
 
     #[test]

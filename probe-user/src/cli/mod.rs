@@ -1,8 +1,11 @@
 //! Command line: one file per subcommand, with its arguments, wiring and exit status.
 
+mod check;
 mod completions;
 mod doctor;
 mod output;
+mod pod_sources;
+mod pods;
 mod ports;
 mod stop;
 mod trace;
@@ -41,8 +44,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
     Trace(trace::Args),
     Ports(ports::Args),
+    Pods(pods::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     /// Print the manual page
@@ -54,8 +59,10 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.common.verbose);
     let result = match cli.command {
+        Command::Check(args) => check::run(&args, &cli.common),
         Command::Trace(args) => trace::run(&args, &cli.common),
         Command::Ports(args) => ports::run(&args, &cli.common),
+        Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man => completions::man(Cli::command()),

@@ -39,9 +39,11 @@ impl Held {
             Fact::Established { .. } => "established",
             Fact::Died { .. } => "died",
             // Any connect of the node can fail; those that were not flagged are none of our business.
-            Fact::ConnectFailed { .. } | Fact::ConnectBegan { .. } | Fact::Services { .. } => return None,
-            // Counted on its own.
-            Fact::ProbeFailed { .. } => return None,
+            // A log line is counted on its own.
+            Fact::ConnectFailed { .. }
+            | Fact::ConnectBegan { .. }
+            | Fact::Services { .. }
+            | Fact::ProbeFailed { .. } => return None,
         })
     }
 }

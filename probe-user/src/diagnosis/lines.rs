@@ -58,10 +58,13 @@ enum Near {
 
 impl Near {
     const fn of(distance: Nanos) -> Self {
-        match distance.saturating_abs() {
-            ..=50_000_000 => Self::Moment,
-            ..=500_000_000 => Self::Tenths,
-            _ => Self::Seconds,
+        let distance = distance.saturating_abs();
+        if distance <= SECOND / 20 {
+            Self::Moment
+        } else if distance <= SECOND / 2 {
+            Self::Tenths
+        } else {
+            Self::Seconds
         }
     }
 }

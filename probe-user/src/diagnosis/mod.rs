@@ -77,7 +77,8 @@ impl Default for Settings {
 pub enum Update {
     /// A colliding connection began. Once per connection.
     Began(Box<Incident>),
-    /// Verdict and outcome are clear although the socket is still open. At most once per connection.
+    /// Verdict and outcome are clear although the socket is still open, or its log line may still come. At most once per
+    /// connection.
     Clear(Box<Incident>),
     /// The whole incident. Exactly once per connection, also if it was a false alarm (verdict `none`).
     Concluded(Box<Incident>),

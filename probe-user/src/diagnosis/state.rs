@@ -1,7 +1,6 @@
 //! The state behind [`super::Diagnosis`]: connections, facts, deadlines, bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use super::advice::NodeFacts;
 use super::build;
@@ -12,10 +11,12 @@ use super::incident::{Incident, Outcome, Verdict};
 use super::index::{Id, Index};
 use super::join;
 use super::judge::{Case, Judgement};
-use super::lines::{Choice, Line, Lines};
+use super::lines::{Line, Lines};
 use super::tables::Tables;
 use super::{Settings, Update};
 use crate::observation::{Fact, Nanos, Observation, Tuple};
+
+mod logged;
 
 /// Concluded connections remembered; late facts come within minutes.
 const MAX_DONE: usize = 2048;
@@ -63,10 +64,7 @@ impl State {
                 Vec::new()
             }
             Fact::ProbeFailed { failure, targets } => {
-                let due = at.saturating_add(self.settings.park_ns).saturating_add(self.settings.log_wait_ns);
-                let id = self.number();
-                let line = (at, held.observation.source.clone());
-                self.lines.insert(id, line, failure, targets, due);
+                self.take_line((at, held.observation.source.clone()), failure, targets);
                 Vec::new()
             }
             Fact::ConnectBegan { .. } => self.begin(&held),
@@ -257,53 +255,6 @@ impl State {
         Box::new(build::incident(case, judged, &self.node, &self.tables, line))
     }
 
-    /// Connections with this server.
-    fn with_remote(&self, remote: SocketAddr) -> impl Iterator<Item = (Id, &Tracked)> {
-        self.connection_index.with_remote(remote).filter_map(|id| Some((id, self.connections.get(&id)?)))
-    }
-
-    fn choose(&self, line: &Line) -> Choice {
-        line.choose(line.targets().flat_map(|target| self.with_remote(target)))
-    }
-
-    /// The log line about this connection, and lines that may as well be about another.
-    fn lines_of(&self, id: Id) -> (Option<Id>, Vec<Id>) {
-        let Some(connection) = self.connections.get(&id) else { return (None, Vec::new()) };
-        let (mut own, mut ambiguous) = (Vec::new(), Vec::new());
-        for line_id in self.lines.near(connection) {
-            match self.lines.get(line_id).map(|line| self.choose(line)) {
-                Some(Choice::One(chosen)) if chosen == id => own.push(line_id),
-                Some(Choice::Several) => ambiguous.push(line_id),
-                Some(Choice::One(_) | Choice::Nothing) | None => {}
-            }
-        }
-        (self.lines.nearest(&own, connection), ambiguous)
-    }
-
-    /// Gives up the lines whose time is up and that no connection waits for.
-    fn expire_lines(&mut self, now: Option<Nanos>) {
-        for id in self.lines.expired(now) {
-            let Some(line) = self.lines.get(id) else { continue };
-            let waiting = line.targets().flat_map(|target| self.with_remote(target));
-            let waiting = waiting.filter(|(_, connection)| line.fits(connection));
-            let deadline = waiting.map(|(_, connection)| connection.deadline).max();
-            if let (Some(deadline), Some(now)) = (deadline, now) {
-                self.lines.postpone(id, deadline.max(now.saturating_add(1)));
-                continue;
-            }
-            let concluded = line.targets().flat_map(|target| self.done_index.with_remote(target));
-            let concluded = concluded.filter_map(|id| self.done.get(&id));
-            // Its connection was concluded without it: the line came late, its reason is known.
-            let late = concluded.filter(|connection| !connection.logged).any(|known| line.fits(known));
-            self.lines.remove(id);
-            if late {
-                count(&mut self.unjoined, "log_line");
-            } else {
-                self.lines.elsewhere = self.lines.elsewhere.saturating_add(1);
-            }
-        }
-    }
-
     fn began(&self, id: Id) -> Option<Update> {
         let case = self.case(self.connections.get(&id)?);
         let judged = case.judge();
@@ -318,15 +269,14 @@ impl State {
         let settings = self.settings;
         let (ended, established) = (case.ended_at, case.established());
         let deadline = match (ended, case.judge().clear_at) {
-            (Some(ended), _) => ended.saturating_add(settings.grace_ns).saturating_add(settings.log_wait_ns),
-            (None, Some(clear)) if !connection.told => match case.last_reset() {
+            _ if connection.told => self.conclude_at(&case),
+            // Told as soon as it would be without the log.
+            (Some(ended), _) => ended.saturating_add(settings.grace_ns),
+            (None, Some(clear)) => match case.last_reset() {
                 None if case.judge().outcome == Outcome::Hijacked => clear.saturating_add(settings.reset_ns),
                 reset => clear.max(reset.unwrap_or(clear)).saturating_add(settings.tell_ns),
             },
-            (None, Some(clear)) => {
-                clear.saturating_add(settings.settle_ns).saturating_add(settings.log_wait_ns)
-            }
-            (None, None) => connection.start().saturating_add(settings.give_up_ns),
+            (None, None) => self.conclude_at(&case),
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.deadlines.remove(&(connection.deadline, id));
@@ -335,15 +285,24 @@ impl State {
         (connection.ended, connection.established) = (ended, established);
     }
 
-    /// What is due of a connection: to tell, once, that its verdict is clear although it is open; else its conclusion.
+    /// When a connection is concluded if nothing else happens.
+    fn conclude_at(&self, case: &Case<'_>) -> Nanos {
+        let Settings { grace_ns, settle_ns, log_wait_ns, give_up_ns, .. } = self.settings;
+        match (case.ended_at, case.judge().clear_at) {
+            (Some(ended), _) => ended.saturating_add(grace_ns).saturating_add(log_wait_ns),
+            (None, Some(clear)) => clear.saturating_add(settle_ns).saturating_add(log_wait_ns),
+            (None, None) => case.connection.start().saturating_add(give_up_ns),
+        }
+    }
+
+    /// What is due of a connection: to tell, once, that its verdict is clear although it is open or its log line may
+    /// come; else its conclusion.
     fn tell_or_conclude(&mut self, id: Id, now: Option<Nanos>) -> Option<Update> {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let told = connection.told || case.ended_at.is_some();
-        let patience = self.settings.settle_ns.saturating_add(self.settings.log_wait_ns);
-        let settled = judged.clear_at.map(|clear| clear.saturating_add(patience));
-        if told || now.zip(settled).is_none_or(|(now, settled)| now >= settled) {
+        let told = connection.told || (case.ended_at.is_some() && self.settings.log_wait_ns == 0);
+        if told || now.is_none_or(|now| now >= self.conclude_at(&case)) {
             return self.conclude(id);
         }
         let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
@@ -373,13 +332,7 @@ impl State {
         let line = own.and_then(|line| self.lines.get(line));
         let incident = self.incident(&case, judged, line);
         count(&mut self.counts, judged.verdict);
-        let logged = own.and_then(|line| self.lines.remove(line)).is_some();
-        for line in ambiguous {
-            self.lines.ambiguous += u64::from(self.lines.remove(line).is_some());
-        }
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.logged = logged;
-        }
+        self.settle_lines(id, own, ambiguous);
         self.retire(id);
         Some(Update::Concluded(incident))
     }

@@ -5,7 +5,7 @@ use super::wrapping::{Layer, Stream, Wrapping};
 
 /// Takes the prefix off. `None` if there is none.
 pub(super) fn unwrap(line: &[u8]) -> Option<Layer<'_>> {
-    let (stamp, stream, tags, text) = split(line)?;
+    let Entry { stamp, stream, tags, text } = split(line)?;
     let at = time::rfc3339(std::str::from_utf8(stamp).ok()?)?;
     let goes_on = goes_on(tags);
     Some(Layer { wrapping: Wrapping::Cri, at: Some(at), text: text.into(), goes_on, stream })
@@ -13,14 +13,21 @@ pub(super) fn unwrap(line: &[u8]) -> Option<Layer<'_>> {
 
 /// Whether the line is a part that more follows; cheap, for lines that nobody else looks at.
 pub(super) fn is_part(line: &[u8]) -> bool {
-    line.first().is_some_and(u8::is_ascii_digit) && split(line).is_some_and(|(_, _, tags, _)| goes_on(tags))
+    line.first().is_some_and(u8::is_ascii_digit) && split(line).is_some_and(|entry| goes_on(entry.tags))
 }
 
 fn goes_on(tags: &[u8]) -> bool {
     tags.split(|byte| *byte == b':').next() == Some(b"P")
 }
 
-fn split(line: &[u8]) -> Option<(&[u8], Stream, &[u8], &[u8])> {
+struct Entry<'a> {
+    stamp: &'a [u8],
+    stream: Stream,
+    tags: &'a [u8],
+    text: &'a [u8],
+}
+
+fn split(line: &[u8]) -> Option<Entry<'_>> {
     let (stamp, rest) = word(line)?;
     let (stream, rest) = word(rest)?;
     let stream = match stream {
@@ -29,7 +36,7 @@ fn split(line: &[u8]) -> Option<(&[u8], Stream, &[u8], &[u8])> {
         _ => return None,
     };
     let (tags, text) = word(rest)?;
-    Some((stamp, stream, tags, text))
+    Some(Entry { stamp, stream, tags, text })
 }
 
 /// Up to the next blank, which is close.

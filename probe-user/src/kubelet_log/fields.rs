@@ -98,15 +98,12 @@ pub(super) fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {
         out.push_str(before);
-        rest = match escape(after) {
-            Some((c, after)) => {
-                out.push(c);
-                after
-            }
-            None => {
-                out.push('\\');
-                after
-            }
+        rest = if let Some((c, after)) = escape(after) {
+            out.push(c);
+            after
+        } else {
+            out.push('\\');
+            after
         };
     }
     out.push_str(rest);

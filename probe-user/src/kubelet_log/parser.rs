@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::time::{Times, YearClock};
+use super::time::{self, Times, YearClock};
 use super::wrapping::{self, Layer, Stream};
 use super::{FailureClass, ProbeFailure, classic, json_logging, klog, output, secrets, structured};
 use crate::kubernetes::pod::ProbeType;
@@ -168,17 +168,17 @@ impl LineParser {
     fn record(&mut self, at: Option<Nanos>, line: Option<u64>, text: &[u8], found: &mut Vec<ProbeFailure>) {
         let text = String::from_utf8_lossy(text);
         let failure = match json_logging::parse(&text) {
-            Some(record) => self.from_json(at, line, &record),
-            None => self.from_klog(at, line, &text),
+            Some(record) => self.json_failure(at, line, &record),
+            None => self.klog_failure(at, line, &text),
         };
         found.extend(failure);
     }
 
-    fn from_klog(&mut self, at: Option<Nanos>, line: Option<u64>, text: &str) -> Option<ProbeFailure> {
+    fn klog_failure(&mut self, at: Option<Nanos>, line: Option<u64>, text: &str) -> Option<ProbeFailure> {
         let record = klog::parse(text).filter(|record| record.file == PROBER)?;
         let message = structured::parse(record.message).or_else(|| classic::parse(record.message))?;
         let local = at.is_none();
-        let at = at.or_else(|| self.clock.absolute(record.stamp));
+        let at = at.map(|at| time::sharpened(at, record.stamp)).or_else(|| self.clock.absolute(record.stamp));
         self.counts.assumed_utc += u64::from(local && at.is_some() && self.clock.zone_is_assumed());
         let range = message.range.clone();
         let failure = self.failure(at, line, message)?;
@@ -193,7 +193,7 @@ impl LineParser {
         Some(ProbeFailure { text: secrets::shown(&text, MAX_TEXT), ..failure })
     }
 
-    fn from_json(
+    fn json_failure(
         &mut self,
         at: Option<Nanos>,
         line: Option<u64>,

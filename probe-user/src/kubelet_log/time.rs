@@ -115,6 +115,21 @@ fn nanos(time: DateTime, zone: &TimeZone) -> Option<Nanos> {
     Nanos::try_from(timestamp.as_nanosecond()).ok()
 }
 
+/// A wrapping's time in whole seconds, made exact by klog's: they differ by the zone, which is a multiple of 15 minutes.
+pub(super) fn sharpened(at: Nanos, stamp: Stamp) -> Nanos {
+    const SECOND: Nanos = 1_000_000_000;
+    const QUARTER: Nanos = 900 * SECOND;
+    if at % SECOND != 0 {
+        return at;
+    }
+    let seconds = Nanos::from(stamp.minute) * 60 + Nanos::from(stamp.second);
+    let within = seconds * SECOND + Nanos::from(stamp.micros) * 1000;
+    let ahead = within.saturating_sub(at).rem_euclid(QUARTER);
+    let distance = if ahead > QUARTER / 2 { ahead - QUARTER } else { ahead };
+    // What is further away is not the same moment.
+    if distance.abs() <= 2 * SECOND { at.saturating_add(distance) } else { at }
+}
+
 /// RFC 3339, with any offset.
 pub(super) fn rfc3339(text: &str) -> Option<Nanos> {
     // Longer is no time, and the parser need not look at it.
@@ -191,6 +206,15 @@ mod tests {
         let zone = Some(TimeZone::fixed(jiff::tz::offset(2)));
         let mut clock = YearClock::new(Times { zone, year: YearRule::From(2022) });
         assert_eq!(shown(clock.absolute(stamp(9, 15)).unwrap()), "2022-09-15T17:40:49.924011000Z");
+    }
+
+    #[test]
+    fn whole_seconds_are_made_exact_whatever_the_zone() {
+        let exact = |wrapped: &str| shown(sharpened(rfc3339(wrapped).unwrap(), stamp(9, 15)));
+        assert_eq!(exact("2022-09-15T17:40:50Z"), "2022-09-15T17:40:49.924011000Z");
+        assert_eq!(exact("2022-09-15T14:10:49Z"), "2022-09-15T14:10:49.924011000Z", "India");
+        assert_eq!(exact("2022-09-15T19:40:59Z"), "2022-09-15T19:40:59.000000000Z", "another moment");
+        assert_eq!(exact("2022-09-15T19:40:49.5Z"), "2022-09-15T19:40:49.500000000Z");
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn service_json(name: &str) -> String {
     )
 }
 
-fn names<'l>(list: &'l PodList) -> Vec<&'l str> {
+fn names(list: &PodList) -> Vec<&str> {
     list.items.iter().map(|pod| pod.name.as_str()).collect()
 }
 
@@ -144,6 +144,9 @@ fn services_of_an_api_server() {
     assert_eq!(list.unreadable, []);
     insta::assert_debug_snapshot!(list.items);
     assert_eq!(list.items[1].kind, Some(ServiceType::ClusterIp));
+    let mut as_yaml = Collector::<KubeService>::default();
+    yaml::read(text, &mut as_yaml);
+    assert_eq!(as_yaml.items, list.items, "JSON is YAML, too");
     assert_eq!(list.items[0].ports[1].protocol, Protocol::Udp);
 }
 
@@ -219,14 +222,14 @@ fn other_kinds_are_counted_or_named() {
     for text in [
         format!(r#"{{"kind":"PodList","items":[{items}]}}"#),
         format!(r#"{{"items":[{pod}],"kind":"List"}}"#),
-        format!(r#"{{"kind":"PodList","items":[]}}"#),
+        r#"{"kind":"PodList","items":[]}"#.to_owned(),
         "kind: PodList\nitems: []\n".to_owned(),
         pod.clone(),
     ] {
         let error = parse_services(text.as_bytes()).unwrap_err();
         assert!(error.to_string().contains("looks like Pod objects"), "{text}: {error}");
     }
-    let late = format!(r#"{{"items":[{{"metadata":{{"name":"x"}},"spec":{{}}}}],"kind":"EndpointsList"}}"#);
+    let late = r#"{"items":[{"metadata":{"name":"x"},"spec":{}}],"kind":"EndpointsList"}"#;
     let error = parse_services(late.as_bytes()).unwrap_err();
     assert!(error.to_string().contains("Endpoints objects"), "{error}");
 }

@@ -9,6 +9,7 @@ pub mod pod;
 mod pod_object;
 pub mod service;
 mod service_text;
+pub mod stream;
 mod yaml;
 
 pub use collect::MAX_ITEMS;

@@ -5,14 +5,19 @@
 
 pub mod address;
 pub mod choice;
+pub mod clients;
+pub mod file;
 pub mod index;
 pub mod kubelet;
+#[cfg(test)]
+mod measure;
 pub mod naming;
 pub mod owner;
 pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod services;
+pub mod session;
 pub mod sources;
 pub mod targets;
 pub mod update;

@@ -289,6 +289,11 @@ pub fn is_of(evidence: &Evidence, what: &str) -> bool {
     evidence.source.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
 }
 
+/// Whether the owner is a kubelet already by what is known of it, without a look at its sockets.
+pub fn is_known_kubelet(owner: &OwnerInfo) -> bool {
+    matches!(judge(owner, None), IsKubelet::Yes(_))
+}
+
 fn judge(owner: &OwnerInfo, listens: Option<bool>) -> IsKubelet {
     is_kubelet(ProcessView {
         exe: owner.exe.as_deref(),

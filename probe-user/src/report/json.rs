@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::doctor::Doctor;
+use crate::exposure::check::Check;
 use crate::ports::model::Report;
+use crate::report::pods::ProbeLine;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
 /// Returns whether a line was written.
@@ -27,10 +29,20 @@ pub fn write_doctor(out: &mut impl Write, doctor: &Doctor) -> io::Result<()> {
     write_line(out, doctor)
 }
 
+/// Writes what the check found as one line.
+pub fn write_check(out: &mut impl Write, check: &Check) -> io::Result<()> {
+    write_line(out, check)
+}
+
 /// Writes the rows of `portclash ports`, one a line, and its summary.
 pub fn write_ports(out: &mut impl Write, report: &Report) -> io::Result<()> {
     report.rows.iter().try_for_each(|row| write_line(out, row))?;
     write_line(out, &report.summary)
+}
+
+/// Writes one probe as one line.
+pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
+    write_line(out, probe)
 }
 
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! One file per output format.
 
+pub mod check;
+pub mod check_script;
 pub mod doctor;
 pub mod json;
+pub mod pods;
 pub mod ports;
 pub(crate) mod ports_screen;
 mod ports_table;

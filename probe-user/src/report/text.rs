@@ -163,13 +163,14 @@ fn steps(page: &mut Page, incident: &Incident) {
     }
 }
 
-fn advise(page: &mut Page, advice: &Advice) {
+pub(super) fn advise(page: &mut Page, advice: &Advice) {
     let Advice { setting, value, command, persist, why } = advice;
     let commands = [command.as_deref().map(escape_all), persist.as_deref().map(persist_command)];
     let commands: Vec<String> = commands.into_iter().flatten().collect();
     let why = escape_all(why);
     // A value is set first and explained then; without one, the explanation says what the command is for.
     let (before, after) = match (value, persist) {
+        (Some(_), Some(_)) if command.is_none() => (format!("Set {}:", escape(setting)), Some(why)),
         (Some(_), Some(_)) => (
             format!("Set {}, as root; the second command keeps it after a reboot:", escape(setting)),
             Some(why),

@@ -2,8 +2,11 @@
 
 mod account;
 pub mod clock;
+mod configuration;
 pub mod kubelet_log;
 pub mod live;
+pub mod node_files;
+pub mod node_live;
 pub mod owner;
 pub mod table;
 mod translate;

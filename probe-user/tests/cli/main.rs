@@ -4,6 +4,7 @@
 // Helpers of tests may fail as tests do.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod check;
 mod live;
 mod ports;
 
@@ -165,3 +166,6 @@ fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
         refused(&output, &["No space left on device", "write to standard output"]);
     }
 }
+
+#[path = "pods.rs"]
+mod pods;

@@ -92,6 +92,23 @@ fn a_connection_is_kept_for_its_line_only_where_a_log_is_read() {
 }
 
 #[test]
+fn waiting_for_the_line_delays_no_verdict() {
+    let mut diagnosis = waiting();
+    for fact in [at(0, began()), at(10, died(110))] {
+        diagnosis.observe(fact);
+    }
+    let due = diagnosis.next_deadline().unwrap();
+    assert_eq!(due, START + 260 * MS);
+    assert!(
+        matches!(&diagnosis.advance(due)[..], [Update::Clear(incident)] if incident.log_lines.is_empty())
+    );
+    diagnosis.observe(logged(11));
+    let due = diagnosis.next_deadline().unwrap();
+    assert_eq!(due, START + 260 * MS + WAIT);
+    assert_eq!(concluded(diagnosis.advance(due))[0].log_lines.len(), 1);
+}
+
+#[test]
 fn the_missing_line_vetoes_nothing() {
     let (incidents, elsewhere, _) = outcome([at(0, began()), at(0, hijacked()), at(2000, died(0))]);
     assert_eq!((incidents[0].verdict, incidents[0].log_lines.len(), elsewhere), (Verdict::Collision, 0, 0));

@@ -206,7 +206,7 @@ fn range(live: &NetSysctls, configured: &Configured, found: &mut Vec<Finding>) {
              {}. It is advice about speed and has no part in collisions",
             range.first,
             range.last,
-            if range.first % 2 == 0 { "even" } else { "odd" }
+            if range.first.is_multiple_of(2) { "even" } else { "odd" }
         )
     };
     match (written, live.local_port_range) {

@@ -9,14 +9,14 @@ fn live(range: &str, reserved: &str) -> NetSysctls {
     }
 }
 
-fn files(files: &[(&str, &str)]) -> Configured {
-    let parsed = files.iter().map(|(file, text)| parse_sysctl_file(text.as_bytes(), Path::new(file)));
-    Configured { settings: parsed.flat_map(|parsed| parsed.settings).collect(), ..Configured::default() }
+fn files(given: &[(&str, &str)]) -> Configured {
+    let read = given.iter().map(|(file, text)| parse_sysctl_file(text.as_bytes(), Path::new(file)));
+    Configured { settings: read.flat_map(|parsed| parsed.settings).collect(), ..Configured::default() }
 }
 
 fn shown(live: &NetSysctls, configured: &Configured) -> Vec<String> {
     let place = |finding: &Finding| match (&finding.file, finding.line) {
-        (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
+        (Some(file), Some(at)) => format!("{}:{at}: ", file.display()),
         _ => String::new(),
     };
     let found = disagreements(live, configured);

@@ -54,6 +54,15 @@ impl FromStr for KubeletLog {
     }
 }
 
+/// Where the node's file system is: in a container with the node's processes, that of process 1.
+pub fn node_root() -> PathBuf {
+    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    match (mounts("1"), mounts("self")) {
+        (Some(node), Some(own)) if node != own => PathBuf::from("/proc/1/root"),
+        _ => PathBuf::from("/"),
+    }
+}
+
 /// What systemd allows in a unit's name; nothing that could be an option.
 fn is_unit(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);

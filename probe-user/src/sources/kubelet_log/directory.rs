@@ -101,7 +101,10 @@ pub(super) fn newest(directory: &Path) -> Option<PathBuf> {
                 && !entry.file_type().is_ok_and(|kind| kind.is_symlink())
             {
                 folders.push((path, depth + 1, named));
-            } else if metadata.is_file() && named && name.ends_with(".log") {
+            } else if metadata.is_file()
+                && named
+                && path.extension().is_some_and(|extension| extension == "log")
+            {
                 let candidate = (metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), path);
                 if best.as_ref().is_none_or(|best| *best < candidate) {
                     best = Some(candidate);

@@ -120,12 +120,11 @@ impl Follower {
             match self.poll(&mut found) {
                 Ok(true) => quiet_since = Instant::now(),
                 Ok(false) if quiet_since.elapsed() >= IDLE => self.flush(&mut found),
-                Ok(false) => {}
                 Err(error) if !said => {
                     said = true;
                     out.trouble(trouble(&self.path, &error)).await;
                 }
-                Err(_) => {}
+                Ok(false) | Err(_) => {}
             }
             out.put(&mut found);
         }

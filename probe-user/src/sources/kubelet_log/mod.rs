@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub use choice::KubeletLog;
+pub use choice::{KubeletLog, node_root};
 
 use crate::kubelet_log::{LineParser, ProbeFailure, Scanner, Times, YearRule};
 use crate::observation::{Fact, Nanos, Observation};
@@ -104,6 +104,13 @@ impl KubeletLogSource {
         let Some(first) = self.receiver.recv().await else { return std::future::pending().await };
         let mut observations = Vec::new();
         self.take(first, &mut observations);
+        observations.extend(self.remaining());
+        observations
+    }
+
+    /// What was found until now and not taken yet: for the end of a trace.
+    pub fn remaining(&mut self) -> Vec<Observation> {
+        let mut observations = Vec::new();
         while let Ok(message) = self.receiver.try_recv() {
             self.take(message, &mut observations);
         }

@@ -25,12 +25,12 @@ async fn next(source: &mut KubeletLogSource) -> Vec<Observation> {
     tokio::time::timeout(PATIENCE, source.next()).await.expect("a failed probe")
 }
 
-fn pods(observations: &[Observation]) -> Vec<&str> {
-    let pod = |observation: &'_ Observation| match &observation.fact {
-        Fact::ProbeFailed { failure, .. } => failure.name.as_deref().map(|name| name.to_owned()),
+fn pods(observations: &[Observation]) -> Vec<String> {
+    let pod = |observation: &Observation| match &observation.fact {
+        Fact::ProbeFailed { failure, .. } => failure.name.clone(),
         _ => None,
     };
-    observations.iter().filter_map(pod).map(|name| &*name.leak()).collect()
+    observations.iter().filter_map(pod).collect()
 }
 
 #[test]
@@ -171,7 +171,7 @@ async fn the_nodes_own_journalctl_is_run_in_the_nodes_root_and_ends_with_the_sou
     nix::unistd::mkfifo(&root.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut source = KubeletLogSource::start(&KubeletLog::Journal(None), root.path()).await.unwrap().unwrap();
     let observations = next(&mut source).await;
-    assert_eq!((pods(&observations), observations[0].at), (vec!["a"], 1_663_268_944_534_948_000));
+    assert_eq!((pods(&observations), observations[0].at), (vec!["a".to_owned()], 1_663_268_944_534_948_000));
     assert_eq!((&*observations[0].source, source.name()), ("journal", "journal"));
     let pid = fs::read_to_string(root.path().join("pid")).unwrap();
     drop(source);
