@@ -156,9 +156,9 @@ pub(super) fn measure(rounds: usize, counters: &[Counter], say: impl Fn(&str)) -
 
 /// Rate of the client while it is counted; what was counted must be what was made.
 fn counted_rate(counter: &Counter, server: &Server) -> Result<Rate> {
-    let running = counter.start(server)?;
+    let process = counter.start(server)?;
     let rate = server.rate(SPELL, &[])?;
-    if let Some(summary) = running.stop()? {
+    if let Some(summary) = process.stop()? {
         let connects = summary.get("connects").and_then(Value::as_u64);
         ensure!(connects == Some(rate.connects), "it counted {connects:?} of {} connects", rate.connects);
     }
@@ -166,16 +166,16 @@ fn counted_rate(counter: &Counter, server: &Server) -> Result<Rate> {
 }
 
 fn reader(counter: &Counter, server: &Server) -> Result<Value> {
-    let running = counter.start(server)?;
-    let before = running.processor_time()?;
+    let process = counter.start(server)?;
+    let before = process.processor_time()?;
     let begun = Instant::now();
     let rate = server.paced(PACED_TIME, &[], PACE)?;
-    let used = running.processor_time()?.saturating_sub(before);
+    let used = process.processor_time()?.saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
-    let summary = running.stop()?;
+    let summary = process.stop()?;
     let lost = summary.as_ref().map(|summary| {
-        let counted = summary.get("connects").and_then(Value::as_u64).unwrap_or(0);
-        rate.connects.saturating_sub(counted)
+        let seen = summary.get("connects").and_then(Value::as_u64).unwrap_or(0);
+        rate.connects.saturating_sub(seen)
     });
     Ok(json!({
         "name": counter.name,
