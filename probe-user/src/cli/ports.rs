@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
     // A second signal leaves no terminal behind that shows nothing.
     let stop = Stop::install_with(move || {
         if on_screen {
-            ratatui::restore()
+            ratatui::restore();
         }
     });
     let stop = stop.context("handle SIGINT and SIGTERM")?;

@@ -80,6 +80,8 @@ pub struct Hook {
 pub struct Tracer {
     ebpf: Ebpf,
     ladder: &'static [(Need, &'static [Way])],
+    /// Connects are counted instead of traced.
+    counts: bool,
     btf: Option<Btf>,
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
@@ -103,7 +105,7 @@ impl Tracer {
             [("EVENTS", 65_536), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
         let mut sizes = UNUSED.to_vec();
         sizes.push(("COUNTED", entries));
-        Self::load_for(options, COUNTING, &sizes)
+        Ok(Self { counts: true, ..Self::load_for(options, COUNTING, &sizes)? })
     }
 
     fn load_for(
@@ -132,7 +134,7 @@ impl Tracer {
         let services = ServiceMap::open(&mut ebpf)?;
         // Large, and only fentry needs it: dropped after attaching.
         let btf = Btf::from_sys_fs().ok();
-        Ok(Self { ebpf, ladder, btf, options, log, layout, hooks: BTreeMap::new(), services })
+        Ok(Self { ebpf, ladder, counts: false, btf, options, log, layout, hooks: BTreeMap::new(), services })
     }
 
     /// The resolved layout.
@@ -337,7 +339,8 @@ impl Tracer {
             .hooks
             .get(&Need::ConnectEnd)
             .is_some_and(|hook| matches!(hook.way, Some("fexit" | "kretprobe")));
-        if let (Some(connect), true) = (missed.get_mut(&Need::Connect), has_end) {
+        // Counting has no second chance.
+        if let (Some(connect), true) = (missed.get_mut(&Need::Connect), has_end && !self.counts) {
             *connect = end.min(*connect);
         }
         for (need, count) in missed.into_iter().filter(|(_, count)| *count > 0) {

@@ -7,7 +7,7 @@ use super::model::Outlook;
 use super::usage::Usage;
 
 /// How long a socket stays in TIME-WAIT: `TCP_TIMEWAIT_LEN`, include/net/tcp.h.
-pub const TIME_WAIT: Duration = Duration::from_secs(60);
+pub const TIME_WAIT: Duration = Duration::from_mins(1);
 /// Growth is measured over this time.
 const WINDOW: Duration = Duration::from_secs(20);
 /// And over no less.

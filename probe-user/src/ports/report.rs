@@ -50,8 +50,9 @@ pub fn rows(lines: &[Line], known: &Known<'_>) -> (Vec<Row>, Option<TimeWaits>) 
     }
     for ((netns, destination), lines) in by_destination {
         let here = netns == known.netns;
-        let trend = known.sockets.filter(|_| here).map(|sockets| sockets.get(&destination));
-        let shared = Shared::of(&lines, trend, known.usable.filter(|_| here));
+        let sockets = known.sockets.filter(|_| here);
+        let trend = sockets.and_then(|sockets| sockets.get(&destination));
+        let shared = Shared::of(&lines, sockets.is_some(), trend, known.usable.filter(|_| here));
         rows.extend(lines.iter().zip(0..).map(|(line, index)| shared.row(line, index)));
         found.time_wait += shared.time_wait;
         found.unattributed += shared.unknown_time_wait;
@@ -78,14 +79,14 @@ struct Shared {
 }
 
 impl Shared {
-    /// `trend`: `None` = sockets are not known, `Some(None)` = there are none.
-    fn of(lines: &[&Line], trend: Option<Option<&Trend>>, usable: Option<u64>) -> Self {
-        let usage = trend.map(|trend| trend.and_then(Trend::latest).unwrap_or_default());
+    /// `known`: whether sockets can be read; no `trend` then means that there are none.
+    fn of(lines: &[&Line], known: bool, trend: Option<&Trend>, usable: Option<u64>) -> Self {
+        let usage = known.then(|| trend.and_then(Trend::latest).unwrap_or_default());
         let per_second = lines.iter().map(|line| line.per_second).sum();
         let mut outlook = match trend {
+            Some(trend) => trend.outlook(usable, per_second),
+            None if known => (Outlook::Lasts, None),
             None => (Outlook::Unknown, None),
-            Some(None) => (Outlook::Lasts, None),
-            Some(Some(trend)) => trend.outlook(usable, per_second),
         };
         if lines.iter().any(|line| line.unavailable_now > 0) {
             outlook = (Outlook::UsedUp, Some(0.0));

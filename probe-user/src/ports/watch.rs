@@ -286,9 +286,10 @@ impl Watch {
 
     /// What is watched, for people.
     pub fn place(&self) -> String {
-        match self.all_namespaces {
-            true => "all network namespaces".to_owned(),
-            false => format!("network namespace {}", self.netns.inode),
+        if self.all_namespaces {
+            "all network namespaces".to_owned()
+        } else {
+            format!("network namespace {}", self.netns.inode)
         }
     }
 }

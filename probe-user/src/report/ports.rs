@@ -119,10 +119,10 @@ fn advice(page: &mut Page, report: &Report) {
         page.blank();
         page.paragraph(
             0,
-            "Some connects will get a source port that is an IPVS service, and die. Reserve those ports: the services \
-             are listed, with the port range to compare, by",
+            "Some connects will get a source port that is an IPVS service, and die. This says which ports these are, and \
+             what to set:",
         );
-        page.verbatim(4, GREEN, "ipvsadm -Ln");
+        page.verbatim(4, GREEN, "portclash check");
     }
 }
 

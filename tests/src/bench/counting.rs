@@ -49,19 +49,13 @@ struct Counting {
 
 impl Counter {
     fn start(&self, server: &Server) -> Result<Counting> {
-        let mut command = match self.hooks {
-            Some(hooks) => {
-                let mut command = Command::new("portclash");
-                command.args(["ports", "-o", "json", "--duration", "1h", "--hooks", hooks]);
-                command.args(["--netns", "/proc/self/ns/net"]);
-                command
-            }
-            None => {
-                let mut command = Command::new("bpftrace");
-                command.args(["-B", "line", "-e", PROGRAM]);
-                command
-            }
-        };
+        let mut command = Command::new(if self.hooks.is_some() { "portclash" } else { "bpftrace" });
+        if let Some(hooks) = self.hooks {
+            command.args(["ports", "-o", "json", "--duration", "1h", "--hooks", hooks]);
+            command.args(["--netns", "/proc/self/ns/net"]);
+        } else {
+            command.args(["-B", "line", "-e", PROGRAM]);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(File::create(OUTPUT)?)
@@ -162,9 +156,9 @@ pub(super) fn measure(rounds: usize, counters: &[Counter], say: impl Fn(&str)) -
 
 /// Rate of the client while it is counted; what was counted must be what was made.
 fn counted_rate(counter: &Counter, server: &Server) -> Result<Rate> {
-    let counting = counter.start(server)?;
+    let process = counter.start(server)?;
     let rate = server.rate(SPELL, &[])?;
-    if let Some(summary) = counting.stop()? {
+    if let Some(summary) = process.stop()? {
         let connects = summary.get("connects").and_then(Value::as_u64);
         ensure!(connects == Some(rate.connects), "it counted {connects:?} of {} connects", rate.connects);
     }
@@ -172,16 +166,16 @@ fn counted_rate(counter: &Counter, server: &Server) -> Result<Rate> {
 }
 
 fn reader(counter: &Counter, server: &Server) -> Result<Value> {
-    let counting = counter.start(server)?;
-    let before = counting.processor_time()?;
+    let process = counter.start(server)?;
+    let before = process.processor_time()?;
     let begun = Instant::now();
     let rate = server.paced(PACED_TIME, &[], PACE)?;
-    let share =
-        counting.processor_time()?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
-    let summary = counting.stop()?;
+    let used = process.processor_time()?.saturating_sub(before);
+    let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
+    let summary = process.stop()?;
     let lost = summary.as_ref().map(|summary| {
-        let counted = summary.get("connects").and_then(Value::as_u64).unwrap_or(0);
-        rate.connects.saturating_sub(counted)
+        let seen = summary.get("connects").and_then(Value::as_u64).unwrap_or(0);
+        rate.connects.saturating_sub(seen)
     });
     Ok(json!({
         "name": counter.name,
