@@ -60,10 +60,10 @@ fn many() -> Vec<u16> {
 /// The tracer finds exactly the collisions that the client counts.
 pub(super) fn traced(lab: &mut Lab) -> Result<()> {
     node(lab, &many())?;
-    let mut tracer = Tracer::start(&[])?;
+    let mut running = Tracer::start(&[])?;
     let chosen = Chosen::of("connect", 1000, 0)?;
-    let waited = tracer.wait_for_incidents(chosen.collisions.len());
-    let (traced, messages) = tracer.stop()?;
+    let waited = running.wait_for_incidents(chosen.collisions.len());
+    let (traced, messages) = running.stop()?;
     lab.note("portclash trace said", &messages);
     lab.note("summary", &format!("{:#}", traced.summary));
     let mut found: Vec<u16> = traced
