@@ -85,19 +85,23 @@ impl PodSourceArgs {
     }
 
     fn kubelet_options(&self, hints: &NodeHints) -> KubeletOptions {
-        let mut options = KubeletOptions::default();
-        options.address = self.kubelet.ip();
-        options.port = self.kubelet.port();
-        if !is_loopback(self.kubelet.ip()) {
+        let usual = KubeletOptions::default();
+        let trust = if self.kubelet_insecure {
+            Trust::Everybody
+        } else if self.kubelet_ca.is_empty() {
+            usual.trust
+        } else {
+            Trust::These(self.kubelet_ca.iter().cloned().map(Pem::File).collect())
+        };
+        let mut options = KubeletOptions {
+            address: self.kubelet.ip(),
+            port: self.kubelet.port(),
             // Elsewhere than on this node, the read-only port would be asked in the clear over the network.
-            options.read_only_port = None;
-        }
-        options.names = self.kubelet_name.iter().cloned().chain(hints.names()).collect();
-        if self.kubelet_insecure {
-            options.trust = Trust::Everybody;
-        } else if !self.kubelet_ca.is_empty() {
-            options.trust = Trust::These(self.kubelet_ca.iter().cloned().map(Pem::File).collect());
-        }
+            read_only_port: usual.read_only_port.filter(|_| is_loopback(self.kubelet.ip())),
+            names: self.kubelet_name.iter().cloned().chain(hints.names()).collect(),
+            trust,
+            ..usual
+        };
         if let (Some(certificate), Some(key)) = (&self.kubelet_cert, &self.kubelet_key) {
             let (certificate, key) = (Pem::File(certificate.clone()), Pem::File(key.clone()));
             options.login = Login::Certificate { certificate, key };

@@ -56,9 +56,8 @@ async fn list(args: &Args, common: &Common) -> Result<u8> {
     session.wait_for_pods(Instant::now() + args.wait, || clock.now()).await;
     let index = session.names().pods();
     if !index.sources().any_answered() {
-        for reason in complaints(index) {
-            complain(&format!("portclash: {reason}"));
-        }
+        // Troubles of the network sources are in the log already.
+        session.notes().iter().for_each(|note| complain(&format!("portclash: {note}")));
         bail!(
             "no source named the pods of this node; try --pods file:PATH with the output of `kubectl get pods -A -o json`"
         );
