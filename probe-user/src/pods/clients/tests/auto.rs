@@ -29,9 +29,12 @@ impl Node {
         let tls = || Some(authority.sign(&["127.0.0.1"]).server());
         let up = Arc::new(AtomicBool::new(kubelet_up));
         let is_up = Arc::clone(&up);
-        let kubelet = Server::start(tls(), move |_| match is_up.load(Ordering::SeqCst) {
-            true => Reply::ok(pods(&[pod("of-kubelet", "10.0.0.1")])),
-            false => Reply::status(500),
+        let kubelet = Server::start(tls(), move |_| {
+            if is_up.load(Ordering::SeqCst) {
+                Reply::ok(pods(&[pod("of-kubelet", "10.0.0.1")]))
+            } else {
+                Reply::status(500)
+            }
         })
         .await;
         let api = Server::start(tls(), move |asked| match asked.path.as_str() {
