@@ -147,6 +147,7 @@ impl Body {
     }
 
     /// For a response that lasts: how long silence may last, and no limit for the whole.
+    #[cfg(feature = "kube")]
     pub(super) fn endless(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self.total = Duration::from_hours(24);
