@@ -184,7 +184,7 @@ mod tests {
     }
 
     const LIST: &str = r#"{"apiVersion": "v1", "items": [
-        {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "env": [{"value": "[}"}]}]}},
+        {"metadata": {"name": "a", "namespace": "x"}, "spec": {"containers": [{"name": "c", "env": [{"value": "[}"}]}]}},
         17,
         {"kind": "Node", "metadata": {"name": "n"}},
         {"metadata": {"name": "b", "namespace": "x"}, "spec": {"containers": 1}},
