@@ -93,7 +93,7 @@ pub fn page(index: &PodIndex, notes: &[String], now: Nanos, style: TextStyle) ->
         page.blank();
     }
     summary(&mut page, index, &pods);
-    sources(&mut page, index, now);
+    sources(&mut page, index, &pods, now);
     for note in notes {
         page.field(0, ("Note", BOLD), 10, (&escape_all(note), PLAIN));
     }
@@ -162,14 +162,15 @@ fn on_node(index: &PodIndex, pods: &[&Known]) -> String {
     match nodes.as_slice() {
         [] => String::new(),
         [only] => format!(" on node {}", escape(only)),
-        all => format!(" on {} nodes; which of them this is, is not known (see --node)", all.len()),
+        all => format!(" on {} nodes; which of them this is, is not known (see --node-name)", all.len()),
     }
 }
 
-fn sources(page: &mut Page, index: &PodIndex, now: Nanos) {
+fn sources(page: &mut Page, index: &PodIndex, pods: &[&Known], now: Nanos) {
     for (kind, state) in index.sources().iter() {
         let mut parts = Vec::new();
-        if let Some(last) = state.last_word {
+        let names_any = pods.is_empty() || pods.iter().any(|known| known.source == kind);
+        if let Some(last) = state.last_word.filter(|_| names_any) {
             parts.push(format!("{kind}, listed {} s ago", now.saturating_sub(last).max(0) / 1_000_000_000));
             if !kind.knows_probes() {
                 parts.push("the container runtime does not know probes".to_owned());
