@@ -127,7 +127,8 @@ async fn without_any_source_each_trouble_is_said_once() {
     let mut node = Node::new(false, false, nowhere()).await;
     node.options.api = ApiOptions::new(ApiServer::Unknown, "node-a".into());
     let (updates, mut ear) = Ear::new();
-    let _clients = follow(Some(PodsFrom::Auto), false, &node.options, updates);
+    // Pods and Services meet the same trouble at the API server.
+    let _clients = follow(Some(PodsFrom::Auto), true, &node.options, updates);
     for _ in 0..3 {
         ear.trouble().await;
     }
