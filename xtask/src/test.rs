@@ -52,10 +52,11 @@ fn checks(tally: &mut Tally) {
         command::run(&mut cargo)
     };
     tally.stage("formatting", || cargo("fmt --all --check"));
-    tally.stage("lints", || cargo("clippy --quiet --workspace --all-targets -- -D warnings"));
-    tally.stage("documentation", || cargo("doc --quiet --workspace --no-deps"));
+    tally.stage("lints", || cargo("clippy --quiet --workspace --all-targets --all-features -- -D warnings"));
+    tally.stage("lints without features", || cargo("clippy --quiet -p probe-user -- -D warnings"));
+    tally.stage("documentation", || cargo("doc --quiet --workspace --no-deps --all-features"));
     tally.stage("dependencies", || cargo("deny --log-level error check bans licenses sources"));
-    tally.stage("unit tests", || cargo("test --quiet --workspace"));
+    tally.stage("unit tests", || cargo("test --quiet --workspace --all-features"));
 }
 
 fn lab(tally: &mut Tally, wanted: &[&'static kernels::Wanted], filter: &str) {

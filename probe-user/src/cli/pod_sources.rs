@@ -47,7 +47,7 @@ pub(super) struct PodSourceArgs {
     /// Kubeconfig for the API server [default: the service account's, KUBECONFIG, or kubelet's]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Socket of the container runtime [default: the usual ones]
+    /// Socket of the container runtime [default: CONTAINER_RUNTIME_ENDPOINT, or the usual ones]
     #[arg(long, value_name = "PATH")]
     runtime_endpoint: Option<String>,
 }
@@ -66,14 +66,13 @@ impl PodSourceArgs {
                 "--kubeconfig: this portclash was built without the feature kube, so it cannot ask the API server"
             );
         }
-        let cri = match &self.runtime_endpoint {
-            Some(endpoint) => CriOptions::for_endpoint(endpoint).context("--runtime-endpoint")?,
-            None => CriOptions::default(),
-        };
+        let variable = |name: &str| std::env::var(name).ok();
+        let cri = CriOptions::find(self.runtime_endpoint.as_deref(), variable)
+            .context("--runtime-endpoint or CONTAINER_RUNTIME_ENDPOINT")?;
         let kubelet = self.kubelet_options(hints);
         #[cfg(feature = "kube")]
         let api = ApiOptions::new(
-            ApiServer::find(self.kubeconfig.clone(), |name| std::env::var(name).ok()),
+            ApiServer::find(self.kubeconfig.clone(), variable),
             hints.best_name().unwrap_or_default(),
         );
         Ok(ClientOptions::new(

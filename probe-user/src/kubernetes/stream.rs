@@ -166,3 +166,55 @@ impl<'de, T: Object> Visitor<'de> for Items<'_, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one byte at a time, as the worst of networks.
+    struct Drip<'a>(&'a [u8]);
+
+    impl Read for Drip<'_> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let [first, rest @ ..] = self.0 else { return Ok(0) };
+            let Some(target) = into.first_mut() else { return Ok(0) };
+            (*target, self.0) = (*first, rest);
+            Ok(1)
+        }
+    }
+
+    const LIST: &str = r#"{"apiVersion": "v1", "items": [
+        {"metadata": {"name": "a", "namespace": "x"}, "spec": {"containers": [{"name": "c", "env": [{"value": "[}"}]}]}},
+        17,
+        {"kind": "Node", "metadata": {"name": "n"}},
+        {"metadata": {"name": "b", "namespace": "x"}, "spec": {"containers": 1}},
+        {"metadata": {"name": "c", "namespace": "y"}, "spec": {"containers": []}}
+    ], "metadata": {"resourceVersion": "12", "continue": "", "remainingItemCount": 3}, "kind": "PodList"}
+    "#;
+
+    #[test]
+    fn items_are_read_one_by_one_and_an_odd_one_hides_no_other() {
+        let list = read_pod_list(Drip(LIST.as_bytes())).unwrap();
+        assert_eq!(list.items.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!((list.resource_version.as_deref(), list.continue_token), (Some("12"), None));
+        let lines: Vec<usize> = list.unreadable.iter().map(|row| row.line).collect();
+        assert_eq!(lines, [2, 4], "{:?}", list.unreadable);
+        assert!(list.unreadable[1].text.contains("x/b"), "{:?}", list.unreadable);
+    }
+
+    #[test]
+    fn a_list_cut_off_anywhere_is_no_list() {
+        let end = LIST.trim_end().len();
+        for cut in 0..end {
+            assert!(read_pod_list(&LIST.as_bytes()[..cut]).is_err(), "{cut}");
+        }
+        assert!(read_pod_list(&LIST.as_bytes()[..end]).is_ok());
+    }
+
+    #[test]
+    fn another_kind_is_refused() {
+        assert!(read_service_list(LIST.as_bytes()).unwrap_err().contains("ServiceList"));
+        assert!(read_pod_list(&br#"{"kind": "Status", "code": 403}"#[..]).is_err());
+        assert!(read_pod_list(&b"[]"[..]).is_err());
+    }
+}

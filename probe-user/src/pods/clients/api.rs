@@ -220,12 +220,11 @@ fn prepare(server: &ApiServer) -> Result<(Server, String, Option<super::secret::
         let reason = "the server is http://, and a token is only sent over TLS".into();
         return Err(ApiError::Answer { what: "log in", authority: at(), reason });
     }
-    let tls = match access.tls {
-        true => {
-            let config = client_config(&access.trust, &[], &access.login);
-            Some(Arc::new(config.map_err(|source| ApiError::Setup { authority: at(), source })?))
-        }
-        false => None,
+    let tls = if access.tls {
+        let config = client_config(&access.trust, &[], &access.login);
+        Some(Arc::new(config.map_err(|source| ApiError::Setup { authority: at(), source })?))
+    } else {
+        None
     };
     let server = Server { host: access.host, port: access.port, tls, tls_name: access.tls_name };
     Ok((server, access.base, token))

@@ -40,7 +40,7 @@ impl Backoff {
 /// Between half of `wait` and all of it.
 fn jittered(wait: Duration, random: u64) -> Duration {
     let thousandths = u32::try_from(random % 501).unwrap_or(0);
-    wait - wait / 1000 * thousandths
+    wait.saturating_sub(wait / 1000 * thousandths)
 }
 
 /// The standard library's seed of hash tables: random enough to spread waits.

@@ -42,6 +42,14 @@ impl Default for CriOptions {
 }
 
 impl CriOptions {
+    /// The given endpoint; else `CONTAINER_RUNTIME_ENDPOINT`, as crictl does; else the usual sockets.
+    pub fn find(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Result<Self, CriError> {
+        let endpoint = given.map(str::to_owned).or_else(|| variable("CONTAINER_RUNTIME_ENDPOINT"));
+        endpoint
+            .filter(|endpoint| !endpoint.is_empty())
+            .map_or_else(|| Ok(Self::default()), |e| Self::for_endpoint(&e))
+    }
+
     /// For an endpoint as crictl and kubelet write it: `unix:///run/containerd/containerd.sock`, or a path.
     pub fn for_endpoint(endpoint: &str) -> Result<Self, CriError> {
         let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);

@@ -20,6 +20,7 @@ pub(super) struct VersionRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[expect(clippy::struct_field_names, reason = "names of the protocol")]
 pub(super) struct VersionResponse {
     #[prost(string, tag = "2")]
     pub(super) runtime_name: String,

@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep, timeout};
 #[cfg(feature = "kube")]
 use super::api::ApiOptions;
 use super::backoff::Backoff;
+#[cfg(feature = "kube")]
+use super::collection::{PodsOfNode, Services};
 use super::cri::{self, CriOptions, Sandboxes};
 use super::kubelet::{self, KubeletOptions};
 use super::task::Task;
 use super::voice::{Closed, Topic, Voice};
 #[cfg(feature = "kube")]
-use super::watch::{PodsOfNode, Services, Watcher};
+use super::watch::Watcher;
 use crate::pods::update::{PodSourceKind, PodUpdate, UpdateSender};
 
 /// Failures in a row after which `auto` looks for another source.

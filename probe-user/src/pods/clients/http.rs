@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -146,6 +147,7 @@ impl Body {
     }
 
     /// For a response that lasts: how long silence may last, and no limit for the whole.
+    #[cfg(feature = "kube")]
     pub(super) fn endless(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self.total = Duration::from_hours(24);
@@ -188,7 +190,16 @@ async fn connect(server: &Server) -> Result<TcpStream, HttpError> {
     let stream = TcpStream::connect((server.host.as_str(), server.port)).await;
     let stream = stream.map_err(|error| HttpError::Connect(error.to_string()))?;
     stream.set_nodelay(true).map_err(|error| HttpError::Connect(error.to_string()))?;
+    notice_dead_peers(&stream).map_err(|error| HttpError::Connect(error.to_string()))?;
     Ok(stream)
+}
+
+/// A watch may be silent for minutes: after 30 s of silence the kernel asks, and gives up 40 s later.
+fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &30)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &4)
 }
 
 /// rustls' reason if there is one inside, else the socket's.

@@ -6,6 +6,8 @@
 #[cfg(feature = "kube")]
 mod api;
 mod backoff;
+#[cfg(feature = "kube")]
+mod collection;
 mod credentials;
 mod cri;
 mod cri_channel;

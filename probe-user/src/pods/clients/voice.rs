@@ -50,15 +50,19 @@ impl Voice {
         Self { updates, memory: Arc::default() }
     }
 
-    /// Says a trouble, unless it is the one that was said last.
+    /// Says a trouble, unless it was said already: for this topic last, or for the other one and is not over.
     pub(super) async fn trouble(
         &self,
         source: PodSourceKind,
         topic: Topic,
         reason: String,
     ) -> Result<(), Closed> {
-        let before = self.remember(|memory| memory.troubles.insert((source, topic), reason.clone()));
-        if before.as_ref() == Some(&reason) {
+        let known = self.remember(|memory| {
+            let known = memory.troubles_of(source).contains(&reason);
+            memory.troubles.insert((source, topic), reason.clone());
+            known
+        });
+        if known {
             return if self.updates.is_closed() { Err(Closed) } else { Ok(()) };
         }
         tracing::warn!("{reason}");

@@ -1,7 +1,6 @@
 //! List once, then watch: the protocol of the API server for changing collections of objects
 //! (Kubernetes documentation, "API Concepts", "Efficient detection of changes").
 
-use std::io::Read;
 use std::marker::PhantomData;
 
 use bytes::BytesMut;
@@ -11,14 +10,12 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::api::{Api, ApiError, ApiOptions};
 use super::backoff::Backoff;
+use super::collection::{Collection, Metadata, encoded};
 use super::http::{Body, HttpError};
 use super::reader::parse_body;
 use super::voice::{Closed, Topic, Voice};
-use crate::ipvs::table::Unreadable;
-use crate::kubernetes::pod::Pod;
-use crate::kubernetes::service::KubeService;
-use crate::kubernetes::stream::{StreamedList, read_pod, read_pod_list, read_service, read_service_list};
-use crate::pods::update::{PodSourceKind, PodUpdate};
+use crate::kubernetes::stream::StreamedList;
+use crate::pods::update::PodSourceKind;
 
 /// Longest event in bytes: objects are limited to 3 MiB by etcd's requests.
 const MAX_EVENT: usize = 16 << 20;
@@ -29,106 +26,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Pages of one list: more than any cluster needs, so that a server that repeats itself ends.
 const MAX_PAGES: usize = 10_000;
 
-/// A collection that is watched.
-pub(super) trait Collection: Send + Sync + 'static {
-    type Object: Send + 'static;
-    const TOPIC: Topic;
-    const PATH: &'static str;
-    const LIST: &'static str;
-    const WATCH: &'static str;
-    /// Selectors of the request, with `&` at the end.
-    fn selector(options: &ApiOptions) -> String;
-    fn read_list(stream: &mut dyn Read) -> Result<StreamedList<Self::Object>, String>;
-    fn read_one(text: &str) -> Result<Self::Object, String>;
-    fn all(objects: Vec<Self::Object>, unreadable: Vec<Unreadable>) -> PodUpdate;
-    fn changed(object: Self::Object) -> PodUpdate;
-    fn gone(head: Metadata) -> PodUpdate;
-}
-
 const API: PodSourceKind = PodSourceKind::Api;
-
-/// Pods of this node.
-pub(super) struct PodsOfNode;
-
-impl Collection for PodsOfNode {
-    type Object = Pod;
-    const TOPIC: Topic = Topic::Pods;
-    const PATH: &'static str = "/api/v1/pods";
-    const LIST: &'static str = "list pods";
-    const WATCH: &'static str = "watch pods";
-
-    fn selector(options: &ApiOptions) -> String {
-        format!("fieldSelector=spec.nodeName%3D{}&", encoded(&options.node_name))
-    }
-
-    fn read_list(stream: &mut dyn Read) -> Result<StreamedList<Pod>, String> {
-        read_pod_list(stream)
-    }
-
-    fn read_one(text: &str) -> Result<Pod, String> {
-        read_pod(text)
-    }
-
-    fn all(pods: Vec<Pod>, unreadable: Vec<Unreadable>) -> PodUpdate {
-        PodUpdate::All { source: API, pods, unreadable }
-    }
-
-    fn changed(pod: Pod) -> PodUpdate {
-        PodUpdate::Changed { source: API, pod: Box::new(pod) }
-    }
-
-    fn gone(head: Metadata) -> PodUpdate {
-        PodUpdate::Gone { source: API, namespace: head.namespace, name: head.name, uid: head.uid }
-    }
-}
-
-/// Services of the cluster.
-pub(super) struct Services;
-
-impl Collection for Services {
-    type Object = KubeService;
-    const TOPIC: Topic = Topic::Services;
-    const PATH: &'static str = "/api/v1/services";
-    const LIST: &'static str = "list Services";
-    const WATCH: &'static str = "watch Services";
-
-    fn selector(_: &ApiOptions) -> String {
-        String::new()
-    }
-
-    fn read_list(stream: &mut dyn Read) -> Result<StreamedList<KubeService>, String> {
-        read_service_list(stream)
-    }
-
-    fn read_one(text: &str) -> Result<KubeService, String> {
-        read_service(text)
-    }
-
-    fn all(services: Vec<KubeService>, unreadable: Vec<Unreadable>) -> PodUpdate {
-        PodUpdate::ServicesAll { source: API, services, unreadable }
-    }
-
-    fn changed(service: KubeService) -> PodUpdate {
-        PodUpdate::ServiceChanged { source: API, service: Box::new(service) }
-    }
-
-    fn gone(head: Metadata) -> PodUpdate {
-        PodUpdate::ServiceGone { source: API, namespace: head.namespace, name: head.name }
-    }
-}
-
-/// Percent-encoding of what is not unreserved (RFC 3986, section 2.3).
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded += &format!("%{byte:02X}");
-        }
-    }
-    encoded
-}
 
 /// How to list: where the server may take the answer from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -398,18 +296,6 @@ struct Head {
     metadata: Metadata,
 }
 
-/// What tells which object an event is about.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Metadata {
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    name: String,
-    uid: Option<String>,
-    resource_version: Option<String>,
-}
-
 /// Splits a body into lines.
 struct Lines {
     body: Body,
@@ -445,16 +331,5 @@ impl Lines {
                 None => return Ok(None),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_are_encoded() {
-        assert_eq!(encoded("node-a.example"), "node-a.example");
-        assert_eq!(encoded("a&b=c d/é"), "a%26b%3Dc%20d%2F%C3%A9");
     }
 }

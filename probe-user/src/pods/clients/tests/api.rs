@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::super::collection::{Collection, PodsOfNode, Services};
 use super::super::task::Task;
 use super::super::voice::Voice;
-use super::super::watch::{Collection, PodsOfNode, Services, Watcher};
+use super::super::watch::Watcher;
 use super::super::{ApiOptions, ApiServer, Timeouts};
 use super::certificates::{Authority, write};
 use super::ear::Ear;

@@ -29,9 +29,12 @@ impl Node {
         let tls = || Some(authority.sign(&["127.0.0.1"]).server());
         let up = Arc::new(AtomicBool::new(kubelet_up));
         let is_up = Arc::clone(&up);
-        let kubelet = Server::start(tls(), move |_| match is_up.load(Ordering::SeqCst) {
-            true => Reply::ok(pods(&[pod("of-kubelet", "10.0.0.1")])),
-            false => Reply::status(500),
+        let kubelet = Server::start(tls(), move |_| {
+            if is_up.load(Ordering::SeqCst) {
+                Reply::ok(pods(&[pod("of-kubelet", "10.0.0.1")]))
+            } else {
+                Reply::status(500)
+            }
         })
         .await;
         let api = Server::start(tls(), move |asked| match asked.path.as_str() {
@@ -124,7 +127,8 @@ async fn without_any_source_each_trouble_is_said_once() {
     let mut node = Node::new(false, false, nowhere()).await;
     node.options.api = ApiOptions::new(ApiServer::Unknown, "node-a".into());
     let (updates, mut ear) = Ear::new();
-    let _clients = follow(Some(PodsFrom::Auto), false, &node.options, updates);
+    // Pods and Services meet the same trouble at the API server.
+    let _clients = follow(Some(PodsFrom::Auto), true, &node.options, updates);
     for _ in 0..3 {
         ear.trouble().await;
     }

@@ -152,4 +152,10 @@ fn endpoints_are_read_as_crictl_reads_them() {
     assert_eq!(path("unix:///run/crio/crio.sock"), [PathBuf::from("/run/crio/crio.sock")]);
     assert_eq!(path("/run/crio/crio.sock"), [PathBuf::from("/run/crio/crio.sock")]);
     assert!(CriOptions::for_endpoint("tcp://127.0.0.1:1").unwrap_err().to_string().contains("unix://"));
+    let find = |given, variable: Option<&str>| {
+        CriOptions::find(given, |_| variable.map(str::to_owned)).unwrap().sockets
+    };
+    assert_eq!(find(Some("/a"), Some("unix:///b")), [PathBuf::from("/a")]);
+    assert_eq!(find(None, Some("unix:///b")), [PathBuf::from("/b")]);
+    assert!(find(None, None).len() > 2 && find(None, Some("")).len() > 2);
 }

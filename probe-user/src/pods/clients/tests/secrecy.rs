@@ -122,7 +122,7 @@ async fn broken_keys_and_certificates_are_not_quoted() {
     let signed = authority.sign(&["client"]);
     // A key that does not fit, a key with garbage in it, a certificate with garbage in it.
     let other_key = authority.sign(&["other"]).key_pem();
-    let broken_key = signed.key_pem().replacen("MIG", "***", 1).replacen("M", "*", 1);
+    let broken_key = signed.key_pem().replacen("MIG", "***", 1).replacen('M', "*", 1);
     for (certificate, key) in [
         (signed.pem(), other_key),
         (signed.pem(), broken_key),
