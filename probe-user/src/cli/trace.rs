@@ -174,6 +174,10 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     if let Some(log) = &log {
         complain(&format!("kubelet log: {}", log.name()));
         session.wait_for_log();
+    } else if args.kubelet_log == KubeletLog::Auto {
+        complain(
+            "kubelet log: none found, so no probe is named by it; give its file or unit with --kubelet-log",
+        );
     }
     session.diagnosis.set_node(live.node_facts());
     let end = args.duration.map(|duration| Instant::now() + duration);
