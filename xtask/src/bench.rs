@@ -1,4 +1,4 @@
-//! `cargo xtask bench connect`: what tracing costs, next to bpftrace and strace.
+//! `cargo xtask bench`: what tracing costs, next to bpftrace and strace; how fast sockets are read, next to ss.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -12,6 +12,8 @@ use crate::setup::{self, COMPARED};
 use crate::vm::{Guest, Line, boot, find_program};
 use crate::{build, command, workspace};
 
+#[path = "bench_sockets.rs"]
+mod sockets;
 #[path = "bench_table.rs"]
 mod table;
 
@@ -20,7 +22,7 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
 const RESULT: &str = "result ";
 
-/// Measure what tracing costs.
+/// Measure what tracing and reading cost.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -31,6 +33,8 @@ pub(crate) struct Arguments {
 enum Bench {
     /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
     Connect(Connect),
+    /// Sockets in TIME-WAIT, counted through inet_diag, next to `ss -tan | awk`; needs root
+    Sockets(sockets::Sockets),
 }
 
 #[derive(clap::Args)]
@@ -48,7 +52,13 @@ struct Connect {
 
 /// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let Bench::Connect(connect) = &arguments.bench;
+    match &arguments.bench {
+        Bench::Connect(connect) => run_connect(connect),
+        Bench::Sockets(arguments) => sockets::run(arguments),
+    }
+}
+
+fn run_connect(connect: &Connect) -> Result<ExitCode> {
     let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;
