@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what tracing and counting cost, next to bpftrace and strace; how fast a log is read, next to
-//! grep.
+//! `cargo xtask bench`: what tracing and counting cost, next to bpftrace and strace; how fast a log, a table and sockets
+//! are read, next to grep, awk and ss.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -15,6 +15,8 @@ use crate::{build, command, workspace};
 
 #[path = "bench_check.rs"]
 mod check;
+#[path = "bench_sockets.rs"]
+mod sockets;
 #[path = "bench_table.rs"]
 mod table;
 
@@ -23,7 +25,7 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
 const RESULT: &str = "result ";
 
-/// Measure what tracing costs, and how fast logs are read.
+/// Measure what tracing, counting and reading cost.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -40,6 +42,8 @@ enum Bench {
     Log(Log),
     /// A table of 100,000 services judged by `portclash check`, next to awk on the same file
     Check(check::Check),
+    /// Sockets in TIME-WAIT, counted through inet_diag, next to `ss -tan | awk`; needs root
+    Sockets(sockets::Sockets),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Bench::Ports(options) => run_observers(options, "ports", "ports-"),
         Bench::Log(log) => run_log(log),
         Bench::Check(arguments) => check::run(arguments),
+        Bench::Sockets(arguments) => sockets::run(arguments),
     }
 }
 

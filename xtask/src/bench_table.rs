@@ -83,7 +83,7 @@ pub(super) fn log_text(logs: &[Value]) -> String {
     text
 }
 
-fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub(super) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
@@ -92,14 +92,14 @@ fn number(value: &Value, name: &str) -> f64 {
     value.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
-fn decimals(value: &Value, name: &str, digits: usize) -> String {
+pub(super) fn decimals(value: &Value, name: &str, digits: usize) -> String {
     match value.get(name).and_then(Value::as_f64) {
         Some(number) => format!("{number:.digits$}"),
         None => "-".to_owned(),
     }
 }
 
-fn plain(value: &Value, name: &str) -> String {
+pub(super) fn plain(value: &Value, name: &str) -> String {
     match value.get(name) {
         Some(Value::String(text)) => text.clone(),
         None | Some(Value::Null) => "-".to_owned(),
