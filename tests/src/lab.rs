@@ -28,6 +28,14 @@ pub struct Lab {
 impl Lab {
     /// The node as every scenario finds it: no services, no servers but the probed pod's, usual settings.
     pub fn fresh() -> Result<Self> {
+        let mut lab = Self::without_pods()?;
+        lab.serve("pod", 80)?;
+        lab.serve("backend", 8443)?;
+        Ok(lab)
+    }
+
+    /// The node as a scenario finds it that makes pods by a container runtime.
+    pub fn without_pods() -> Result<Self> {
         ipvsadm("-C")?;
         for (name, value) in [
             ("net/ipv4/vs/conn_reuse_mode", "0"),
@@ -38,10 +46,7 @@ impl Lab {
         ] {
             sysctl(name, value)?;
         }
-        let mut lab = Self::default();
-        lab.serve("pod", 80)?;
-        lab.serve("backend", 8443)?;
-        Ok(lab)
+        Ok(Self::default())
     }
 
     /// Starts a web server that lives as long as the scenario.

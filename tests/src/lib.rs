@@ -3,7 +3,9 @@
 //! `cargo xtask test` and `cargo xtask demo` boot it; `lab-init` is its PID 1.
 
 mod bench;
+pub mod cgroups;
 pub mod client;
+pub mod containers;
 pub mod expect;
 pub mod guest;
 pub mod host;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::setup::kernels::{self, Kernel};
 use crate::setup::{self, COMPARED};
-use crate::vm::{Guest, Line, boot, find_program};
+use crate::vm::{Guest, Kind, Line, boot, find_program};
 use crate::{build, command, workspace};
 
 #[path = "bench_table.rs"]
@@ -63,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             portclash: Some(binaries.join("portclash")),
             files: Vec::new(),
             programs: COMPARED,
+            kind: Kind::Node,
             plan: ["bench", "vm", &connect.rounds.to_string()].map(str::to_owned).to_vec(),
         };
         println!("booting Linux {}", kernel.name);

@@ -25,7 +25,7 @@ struct Child {
 pub(super) fn run(local: &str, first: &str, count: &str, remote: &str) -> Result<()> {
     let (first, count): (u16, u16) = (first.parse()?, count.parse()?);
     let remote: SocketAddr = remote.parse()?;
-    super::connect::join_cgroup(CGROUP)?;
+    crate::cgroups::join(CGROUP)?;
     let (mut children, mut lives) = (VecDeque::new(), Vec::new());
     for port in first..first + count {
         children.push_back(spawn(SocketAddr::new(local.parse()?, port), remote)?);

@@ -14,13 +14,14 @@ use crate::{bench, host, node, process};
 
 /// Entry point of `lab-init`.
 pub fn main() -> ExitCode {
-    if std::process::id() == 1 {
+    // In a container it is process 1 as well, but under another name.
+    if std::process::id() == 1 && std::env::args().next().is_some_and(|name| name == "/init") {
         return init::run();
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((mode, rest)) if mode == "run" => run(rest),
-        Some((mode, rest)) if mode == "test" => test::run(rest.first().map_or("", String::as_str)),
+        Some((mode, rest)) if mode == "test" => test::run(rest),
         Some((mode, _)) if mode == "demo" => demo::run(),
         Some((mode, rest)) if mode == "bench" => bench::run(rest),
         Some((mode, [local, first, count, remote])) if mode == "burst" => {

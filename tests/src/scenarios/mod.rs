@@ -7,6 +7,7 @@ mod controls;
 mod expected;
 mod losses;
 mod options;
+mod pods;
 mod ports;
 mod seed;
 
@@ -79,4 +80,11 @@ pub const ALL: &[Scenario] = &[
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),
     scenario("ring_full_is_counted", losses::ring_full_is_counted),
+];
+
+/// The scenarios with containerd's pods, in the order in which they run: once with cgroups of version 2, once with
+/// version 1.
+pub const WITH_CONTAINERS: &[Scenario] = &[
+    scenario("pods_collision", pods::collision),
+    scenario("pods_host_network_owner", pods::host_network_owner),
 ];
