@@ -2,6 +2,7 @@
 
 mod cri;
 mod image;
+mod spec;
 
 use std::fs;
 use std::path::Path;
@@ -17,6 +18,8 @@ use crate::guest::load_module;
 use crate::lab::wait_until;
 use crate::node::{BACKEND, NODE, POD};
 pub use image::{NGINX, NODE_CACHE};
+pub use spec::{ContainerSpec, PodSpec, ProbeSpec, cgroup_of, pod_list};
+use spec::{container_config, sandbox_config};
 
 /// Where containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -25,32 +28,6 @@ const CONFIG: &str = "/etc/containerd/config.toml";
 const LEASES: &str = "/var/lib/cni/networks";
 /// Start and calls, under emulation on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// One pod, as a kubelet would ask for it.
-#[derive(Clone, Debug)]
-pub struct PodSpec {
-    /// Namespace.
-    pub namespace: &'static str,
-    /// Name.
-    pub name: &'static str,
-    /// `metadata.uid`, which its cgroup is named after.
-    pub uid: &'static str,
-    /// Whether it shares the node's network namespace.
-    pub host_network: bool,
-    /// Its containers.
-    pub containers: Vec<ContainerSpec>,
-}
-
-/// One container of a pod.
-#[derive(Clone, Debug)]
-pub struct ContainerSpec {
-    /// Name.
-    pub name: &'static str,
-    /// One of the images that the lab makes.
-    pub image: &'static str,
-    /// Program and arguments.
-    pub command: Vec<String>,
-}
 
 /// A pod that runs.
 #[derive(Clone, Debug)]
@@ -300,58 +277,4 @@ pub fn ensure_addresses(probed: &Pod, backend: &Pod) -> Result<()> {
     let ips = (probed.ip.as_deref(), backend.ip.as_deref());
     ensure!(ips == (Some(POD), Some(BACKEND)), "CNI gave the pods {ips:?} instead of {POD} and {BACKEND}");
     Ok(())
-}
-
-/// The pod's cgroup, as a kubelet with the cgroupfs driver names it. (The systemd driver needs a systemd.)
-pub fn cgroup_of(spec: &PodSpec) -> String {
-    format!("/kubepods/burstable/pod{}", spec.uid)
-}
-
-fn labels(spec: &PodSpec) -> cri::Map {
-    [
-        ("io.kubernetes.pod.namespace", spec.namespace),
-        ("io.kubernetes.pod.name", spec.name),
-        ("io.kubernetes.pod.uid", spec.uid),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
-}
-
-fn namespaces(spec: &PodSpec) -> Option<cri::NamespaceOption> {
-    let network = if spec.host_network { cri::NODE } else { 0 };
-    Some(cri::NamespaceOption { network, pid: cri::CONTAINER })
-}
-
-fn sandbox_config(spec: &PodSpec) -> cri::PodSandboxConfig {
-    cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata {
-            name: spec.name.to_owned(),
-            uid: spec.uid.to_owned(),
-            namespace: spec.namespace.to_owned(),
-        }),
-        hostname: if spec.host_network { String::new() } else { spec.name.to_owned() },
-        log_directory: format!("/var/log/pods/{}_{}_{}", spec.namespace, spec.name, spec.uid),
-        labels: labels(spec),
-        linux: Some(cri::LinuxPodSandboxConfig {
-            cgroup_parent: cgroup_of(spec),
-            security_context: Some(cri::SandboxSecurityContext { namespace_options: namespaces(spec) }),
-        }),
-    }
-}
-
-fn container_config(spec: &PodSpec, container: &ContainerSpec) -> cri::ContainerConfig {
-    let mut labels = labels(spec);
-    labels.insert("io.kubernetes.container.name".to_owned(), container.name.to_owned());
-    cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: container.name.to_owned() }),
-        image: Some(cri::ImageSpec { image: container.image.to_owned() }),
-        command: container.command.clone(),
-        // The lab's own program is not to look for another cgroup.
-        envs: vec![cri::KeyValue { key: crate::client::CGROUP_VARIABLE.to_owned(), value: String::new() }],
-        labels,
-        log_path: format!("{}.log", container.name),
-        linux: Some(cri::LinuxContainerConfig {
-            security_context: Some(cri::ContainerSecurityContext { namespace_options: namespaces(spec) }),
-        }),
-    }
 }

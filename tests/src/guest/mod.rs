@@ -4,6 +4,7 @@ mod burst;
 mod connect;
 mod demo;
 mod init;
+mod kubelet;
 mod test;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
         Some((mode, [local, first, count, remote])) if mode == "burst" => {
             burst::run(local, first, count, remote).map(|()| 0)
         }
+        Some((mode, [settings])) if mode == "kubelet" => kubelet::run(settings).map(|()| 0),
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -47,7 +49,7 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    if std::env::args().nth(1).is_some_and(|mode| mode == "connect" || mode == "burst") {
+    if std::env::args().nth(1).is_some_and(|mode| ["connect", "burst", "kubelet"].contains(&mode.as_str())) {
         println!("{error:#}");
     } else {
         host::say(&format!("error: {error:#}"));

@@ -86,5 +86,6 @@ pub const ALL: &[Scenario] = &[
 /// version 1.
 pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_collision", pods::collision),
+    scenario("pods_seed_story", pods::seed_story),
     scenario("pods_host_network_owner", pods::host_network_owner),
 ];

@@ -1,13 +1,17 @@
 //! Collisions among containerd's pods.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::expected::{Addresses, Collision, timed_out};
-use crate::containers::{self, ContainerSpec, NGINX, NODE_CACHE, Pod, PodSpec, Runtime};
-use crate::lab::{Lab, assert_incidents, probe, wait_until};
+use crate::client::Ended;
+use crate::containers::{self, ContainerSpec, NGINX, NODE_CACHE, Pod, PodSpec, ProbeSpec, Runtime};
+use crate::kubelet::{self, Kubelet, Probed};
+use crate::lab::{Lab, assert_incidents, probe, read, wait_until};
 use crate::netns;
 use crate::node::{BACKEND, POD};
+use crate::prober::Release;
+use crate::process::sysctl;
 use crate::server::answers;
 
 /// The seed's probed pod.
@@ -17,9 +21,12 @@ fn nginx() -> PodSpec {
         name: "nginx-5dfb7c896c-x2q2w",
         uid: "3daea6ef-f286-43f2-8825-51edaa3994d3",
         host_network: false,
-        containers: vec![web_server("nginx", 80)],
+        containers: vec![ContainerSpec { probes: vec![READINESS], ..web_server("nginx", 80) }],
     }
 }
+
+/// The seed's probe.
+const READINESS: ProbeSpec = ProbeSpec { kind: "Readiness", path: "/", port: 80, period_s: 10, timeout_s: 2 };
 
 /// What the seed's NodePort leads to.
 fn dashboard() -> PodSpec {
@@ -34,7 +41,7 @@ fn dashboard() -> PodSpec {
 
 fn web_server(name: &'static str, port: u16) -> ContainerSpec {
     let command = ["/bin/httpd", "-f", "-p", &port.to_string(), "-h", "/www"].map(str::to_owned);
-    ContainerSpec { name, image: NGINX, command: command.into() }
+    ContainerSpec { name, image: NGINX, command: command.into(), probes: Vec::new() }
 }
 
 /// The probed pod and the backend's, both serving.
@@ -64,6 +71,47 @@ pub(super) fn collision(lab: &mut Lab) -> Result<()> {
     assert_incidents(&traced, &[Collision::new(&addresses, &connect, &client).hijacked(&resetting)?])
 }
 
+/// The seed's story: kubelet probes nginx, the kernel gives it a source port that is a NodePort of the dashboard's, and
+/// kubelet logs that nginx is not ready.
+pub(super) fn seed_story(lab: &mut Lab) -> Result<()> {
+    let mut runtime = Runtime::start()?;
+    let [nginx, backend] = run_both(&mut runtime)?;
+    let [container] = backend.containers.as_slice() else { anyhow::bail!("one container was asked for") };
+    let resetting = netns::of_process(runtime.pid(container)?);
+    let addresses = Addresses::v4(36704);
+    lab.service(&addresses.local, &[&addresses.backend])?;
+    let mut kubelet = Kubelet::start(Release::V1_23, &[&nginx, &backend])?;
+    let (probed, traced) = lab.trace(&[], 1, |_| {
+        let good = probe_once(&mut kubelet)?;
+        ensure!(good.failure.is_none(), "the first probe failed: {good:?}");
+        // The kernel tries the parity of the lower end first, and there is one port of it.
+        sysctl("net/ipv4/ip_local_port_range", "36704 36705")?;
+        let bad = probe_once(&mut kubelet);
+        sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
+        let bad = bad?;
+        let good = probe_once(&mut kubelet)?;
+        ensure!(good.failure.is_none(), "the last probe failed: {good:?}");
+        Ok(bad)
+    })?;
+    lab.note("containers", &containers::logs());
+    lab.note("kubelet's log", &read(kubelet::LOG));
+    let local = probed.local.map(|local| local.to_string());
+    ensure!(local.as_deref() == Some(addresses.local.as_str()), "the kernel chose {local:?}");
+    let line = probed.line.context("kubelet logged nothing")?;
+    ensure!(read(kubelet::LOG) == format!("{line}\n"), "kubelet logged something else");
+    ensure!(line.contains("context deadline exceeded"), "kubelet logged {line}");
+    let connect = probe(&addresses.local, &addresses.remote)?;
+    let client = Ended { pid: kubelet.pid(), local: probed.local, error: probed.failure };
+    let expected = Collision::new(&addresses, &connect, &client)
+        .with("/owner/cmdline", json!(Kubelet::command_line()))
+        .hijacked(&resetting)?;
+    assert_incidents(&traced, &[expected])
+}
+
+fn probe_once(kubelet: &mut Kubelet) -> Result<Probed> {
+    kubelet.period()?.pop().context("kubelet has no probe")
+}
+
 /// A container on the node's network connects from a service port, as node-local-dns does in the seed: the container
 /// is named, whatever cgroup version it is in.
 pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
@@ -86,7 +134,7 @@ pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
         lab.note("containers", &containers::logs());
         pid
     })?;
-    let client = crate::client::Ended { pid, local: None, error: None };
+    let client = Ended { pid, local: None, error: None };
     let expected = Collision::new(&addresses, &connect, &client)
         .with("/owner/exe", json!("/bin/node-cache"))
         .with("/owner/cmdline", json!(format!("/bin/node-cache connect {}", connect.argument())))
@@ -102,6 +150,11 @@ fn node_local_dns(argument: &str) -> PodSpec {
         name: "node-local-dns-7zq4k",
         uid: "5b8c2b0e-3d0f-4c55-8f0e-0f6f8e2d7a11",
         host_network: true,
-        containers: vec![ContainerSpec { name: "node-cache", image: NODE_CACHE, command: command.into() }],
+        containers: vec![ContainerSpec {
+            name: "node-cache",
+            image: NODE_CACHE,
+            command: command.into(),
+            probes: Vec::new(),
+        }],
     }
 }
