@@ -8,6 +8,8 @@ use crate::kernel::event::decode;
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
 use crate::node::port_ranges::PortRanges;
+use crate::node::sockets::diag;
+use crate::node::sockets::text::{Form as SocketForm, parse_sockets};
 
 /// Any bytes as a file with an IPVS table. No row may vanish: what was not read is listed.
 pub fn ipvs_text(bytes: &[u8]) {
@@ -45,6 +47,27 @@ fn is_no_row(line: &&[u8]) -> bool {
 pub fn ipvs_netlink(bytes: &[u8]) {
     if let Ok((messages, readable)) = netlink::parse_datagram(bytes, 1) {
         assert!(readable <= messages);
+    }
+}
+
+/// Any bytes as the output of ss, netstat or lsof.
+pub fn socket_text(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    let parsed = parse_sockets(bytes);
+    let counted =
+        parsed.sockets.len() + parsed.counts.len() + parsed.other_protocols + parsed.unreadable.len();
+    assert!(counted <= lines, "{counted} rows in {lines} lines");
+    assert!(parsed.unresolved <= parsed.unreadable.len());
+    if SocketForm::of(bytes).is_some() {
+        assert!(parsed.form.is_some(), "recognised, but not read");
+    }
+}
+
+/// Any bytes as an answer of inet_diag.
+pub fn socket_diag(bytes: &[u8]) {
+    if let Ok((rows, unreadable)) = diag::parse_datagram(bytes) {
+        // Each is a message with a header of 16 bytes; one more entry may stand for the rest of the datagram.
+        assert!(rows + unreadable <= bytes.len() / 16 + 1);
     }
 }
 
@@ -96,6 +119,16 @@ mod tests {
          TCP 00:50  SYN_RECV    10.254.0.1:56808   10.254.0.1:443     10.111.32.241:6443\n",
         "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n\
          TCP 0AF4000A 0050 0A000001 8F60 0AF40014 1F90 CLOSE             7\n",
+    ];
+
+    const SOCKETS: [&str; 4] = [
+        "Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n\
+         tcp TIME-WAIT 0 0 [::ffff:10.0.0.1]:31055 [::ffff:10.0.0.2]:80\n\
+         tcp ESTAB 0 0 127.0.0.53%lo:53 *:* users:((\"kubelet\",pid=5621,fd=10)) ino:7\n\t cubic rto:204\n",
+        "Active Internet connections (servers and established)\n\
+         tcp6 0 0 :::10256 :::* LISTEN 14125/kube-proxy off (0.00/0/0)\nudp 0 0 0.0.0.0:68 0.0.0.0:* 8/x\n",
+        "COMMAND PID USER\nkube-apis 5621 root 10u IPv4 1 0t0 TCP 192.0.2.1:10254->192.0.2.2:2379 (ESTABLISHED)\n",
+        "  849 10.23.77.129 # comment\n   69 169.254.20.10\n",
     ];
 
     /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
@@ -165,6 +198,8 @@ mod tests {
         fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             ipvs_text(&bytes);
             ipvs_netlink(&bytes);
+            socket_diag(&bytes);
+            socket_text(&bytes);
             kernel_btf(&bytes);
             kernel_event(&bytes);
             node_files(&bytes);
@@ -173,6 +208,11 @@ mod tests {
         #[test]
         fn mutated_tables(seed in 0..TEXTS.len(), steps in steps()) {
             ipvs_text(&mutate(TEXTS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn mutated_sockets(seed in 0..SOCKETS.len(), steps in steps()) {
+            socket_text(&mutate(SOCKETS[seed].as_bytes().to_vec(), &steps));
         }
 
         #[test]

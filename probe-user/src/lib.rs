@@ -12,5 +12,6 @@ pub mod kubernetes;
 mod memory;
 pub mod node;
 pub mod observation;
+pub mod pods;
 pub mod report;
 pub mod sources;

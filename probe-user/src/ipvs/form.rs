@@ -100,7 +100,7 @@ impl Form {
 }
 
 /// What content that is no IPVS table looks like, for the error message.
-pub(super) fn looks_like(bytes: &[u8]) -> &'static str {
+pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
     const MAGIC: [(&[u8], &str); 9] = [
         (b"\x0a\x0d\x0d\x0a", "a packet capture (pcapng)"),
         (b"\xd4\xc3\xb2\xa1", "a packet capture (pcap)"),

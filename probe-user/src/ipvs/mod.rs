@@ -1,12 +1,12 @@
 //! The IPVS service table: reading it, comparing it.
 
 pub mod diff;
-mod form;
+pub(crate) mod form;
 pub mod netlink;
 mod netlink_wire;
 pub mod proc;
 pub mod reader;
-mod rows;
+pub(crate) mod rows;
 pub mod table;
 pub mod text;
 

@@ -13,7 +13,7 @@ const SHOWN_BYTES: usize = 200;
 pub const MAX_UNREADABLE: usize = 10_000;
 
 /// Lines without their line end and surrounding blanks, numbered from 1; empty ones are left out.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     text.split(|byte| *byte == b'\n')
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim_ascii()))
@@ -29,13 +29,13 @@ pub(super) fn is_table_header(line: &[u8]) -> bool {
 
 /// The unreadable rows of one source, bounded.
 #[derive(Default)]
-pub(super) struct RowLog {
+pub(crate) struct RowLog {
     rows: Vec<Unreadable>,
     more: usize,
 }
 
 impl RowLog {
-    pub(super) fn push(&mut self, line: usize, text: &[u8], reason: impl Into<String>) {
+    pub(crate) fn push(&mut self, line: usize, text: &[u8], reason: impl Into<String>) {
         if self.rows.len() >= MAX_UNREADABLE {
             self.more += 1;
             return;
@@ -43,7 +43,7 @@ impl RowLog {
         self.rows.push(Unreadable { line, text: shown(text), reason: reason.into() });
     }
 
-    pub(super) fn finish(mut self) -> Vec<Unreadable> {
+    pub(crate) fn finish(mut self) -> Vec<Unreadable> {
         self.rows.sort_by_key(|row| row.line);
         if self.more > 0 {
             let reason = format!("{} more rows could not be read", self.more);

@@ -1,5 +1,6 @@
 //! This node: processes, cgroups, network namespaces, sysctls, and what its kernel offers.
 
+pub mod addresses;
 pub mod cgroup;
 pub mod cgroup_id;
 pub mod cmdline;

@@ -93,7 +93,7 @@ fn start(kernel: &Path, image: &Path, console: &Path, kind: Kind) -> Result<Mach
     qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", kind.memory()]);
     qemu.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    let words = format!("console=ttyS0 panic=-1 quiet loglevel=7 rdinit=/init{}", kind.boot_words());
+    let words = format!("console=ttyS0 panic=-1 quiet loglevel=5 rdinit=/init{}", kind.boot_words());
     qemu.arg("-append").arg(words);
     qemu.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped());

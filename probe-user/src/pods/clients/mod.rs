@@ -1,0 +1,40 @@
+//! Sources of pods and Services that are asked over a socket: kubelet, the API server, the container runtime.
+//!
+//! Each sends [`PodUpdate`](super::update::PodUpdate)s from a task of its own, tries again after a trouble, and says
+//! each trouble once. Nothing of a token, of a certificate or of what a server sent gets into a message or a log line.
+
+#[cfg(feature = "kube")]
+mod api;
+mod backoff;
+mod credentials;
+mod cri;
+mod cri_channel;
+mod cri_wire;
+mod follow;
+mod http;
+#[cfg(feature = "kube")]
+mod kubeconfig;
+mod kubelet;
+mod reader;
+mod secret;
+mod task;
+mod tls;
+mod verify;
+mod voice;
+#[cfg(feature = "kube")]
+mod watch;
+#[cfg(feature = "kube")]
+mod yaml;
+
+#[cfg(feature = "kube")]
+pub use api::{ApiError, ApiOptions, ApiServer};
+pub use backoff::Backoff;
+pub use credentials::{CredentialError, Login, Pem};
+pub use cri::{CriError, CriOptions};
+pub use follow::{ClientOptions, Clients, PodsFrom, follow};
+pub use http::{HttpError, Timeouts};
+#[cfg(feature = "kube")]
+pub use kubeconfig::KubeconfigError;
+pub use kubelet::{KubeletError, KubeletOptions, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN};
+pub use secret::Secret;
+pub use tls::{SetupError, TlsTrouble, Trust};

@@ -1,0 +1,74 @@
+//! How each source is doing: how old its last word is, what troubles it, what it could not read.
+
+use std::collections::BTreeMap;
+
+use super::update::PodSourceKind;
+use crate::ipvs::table::Unreadable;
+use crate::observation::Nanos;
+
+/// Entries that could not be read and are kept for the output; all are counted.
+const MAX_UNREADABLE: usize = 20;
+/// A source in trouble whose last word is older than this is not trusted to be right any more, nanoseconds.
+pub const STALE_NS: Nanos = 60_000_000_000;
+
+/// One source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// When it last said anything about pods or Services.
+    pub last_word: Option<Nanos>,
+    /// What keeps it from saying more.
+    pub trouble: Option<String>,
+    /// Entries of its last list that could not be read, the first 20.
+    pub unreadable: Vec<Unreadable>,
+    /// How many there were.
+    pub unreadable_count: usize,
+}
+
+impl SourceState {
+    /// Whether what it said may have changed unnoticed before `at`.
+    pub fn is_stale(&self, at: Nanos) -> bool {
+        self.last_word.is_none_or(|last| self.trouble.is_some() && at > last.saturating_add(STALE_NS))
+    }
+}
+
+/// All sources that ever said something.
+#[derive(Debug, Default)]
+pub struct Sources {
+    states: BTreeMap<PodSourceKind, SourceState>,
+}
+
+impl Sources {
+    /// A message came. Returns when the one before it came.
+    pub fn heard(&mut self, source: PodSourceKind, now: Nanos) -> Option<Nanos> {
+        self.states.entry(source).or_default().last_word.replace(now)
+    }
+
+    /// A whole list came: no trouble any more, and what could not be read is that of this list.
+    pub fn listed(&mut self, source: PodSourceKind, mut unreadable: Vec<Unreadable>) {
+        let state = self.states.entry(source).or_default();
+        state.trouble = None;
+        state.unreadable_count = unreadable.len();
+        unreadable.truncate(MAX_UNREADABLE);
+        state.unreadable = unreadable;
+    }
+
+    /// The source has trouble.
+    pub fn troubled(&mut self, source: PodSourceKind, reason: String) {
+        self.states.entry(source).or_default().trouble = Some(reason);
+    }
+
+    /// One source.
+    pub fn get(&self, source: PodSourceKind) -> Option<&SourceState> {
+        self.states.get(&source)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (PodSourceKind, &SourceState)> {
+        self.states.iter().map(|(source, state)| (*source, state))
+    }
+
+    /// Whether any source has answered.
+    pub fn any_answered(&self) -> bool {
+        self.states.values().any(|state| state.last_word.is_some())
+    }
+}
