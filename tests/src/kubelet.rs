@@ -22,10 +22,10 @@ pub const PROGRAM: &str = "/run/bin/kubelet";
 pub const API: &str = "127.0.0.1:10250";
 /// Its log.
 pub const LOG: &str = "/run/kubelet/kubelet.log";
-/// The token that its API asks for.
-pub const TOKEN_FILE: &str = "/run/kubelet/token";
-/// The authority of its certificate, PEM.
-pub const AUTHORITY: &str = "/run/kubelet/ca.crt";
+/// The token that its API asks for, where a pod has its service account's.
+pub const TOKEN_FILE: &str = "/run/secrets/kubernetes.io/serviceaccount/token";
+/// The authority of its certificate, PEM, where a pod has the cluster's.
+pub const AUTHORITY: &str = "/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 /// What it answers to `/pods`.
 pub const PODS: &str = "/run/kubelet/pods.json";
 const SETTINGS: &str = "/run/kubelet/settings.json";
@@ -68,7 +68,7 @@ pub struct Kubelet {
 impl Kubelet {
     /// Starts a kubelet for these pods, with their probes in the order in which the pods name them.
     pub fn start(release: Release, pods: &[&Pod]) -> Result<Self> {
-        if let Some(directory) = Path::new(SETTINGS).parent() {
+        for directory in [SETTINGS, TOKEN_FILE].iter().filter_map(|file| Path::new(file).parent()) {
             fs::create_dir_all(directory)?;
         }
         // An earlier one's log is none of this one's.

@@ -29,6 +29,8 @@ pub struct ContainerSpec {
     pub image: &'static str,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// TCP port that it declares.
+    pub port: Option<u16>,
     /// Its probes, all of them httpGet.
     pub probes: Vec<ProbeSpec>,
 }
@@ -141,6 +143,9 @@ fn pod_object(pod: &Pod) -> Value {
 
 fn container_object(container: &ContainerSpec) -> Value {
     let mut object = json!({"name": container.name, "image": container.image, "command": container.command});
+    if let (Some(port), Some(fields)) = (container.port, object.as_object_mut()) {
+        fields.insert("ports".to_owned(), json!([{"containerPort": port, "protocol": "TCP"}]));
+    }
     for probe in &container.probes {
         let field = format!("{}Probe", probe.kind.to_lowercase());
         let described = json!({

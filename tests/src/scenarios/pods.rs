@@ -41,7 +41,7 @@ fn dashboard() -> PodSpec {
 
 fn web_server(name: &'static str, port: u16) -> ContainerSpec {
     let command = ["/bin/httpd", "-f", "-p", &port.to_string(), "-h", "/www"].map(str::to_owned);
-    ContainerSpec { name, image: NGINX, command: command.into(), probes: Vec::new() }
+    ContainerSpec { name, image: NGINX, command: command.into(), port: Some(port), probes: Vec::new() }
 }
 
 /// The probed pod and the backend's, both serving.
@@ -154,6 +154,7 @@ fn node_local_dns(argument: &str) -> PodSpec {
             name: "node-cache",
             image: NODE_CACHE,
             command: command.into(),
+            port: None,
             probes: Vec::new(),
         }],
     }

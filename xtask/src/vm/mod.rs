@@ -93,7 +93,11 @@ fn start(kernel: &Path, image: &Path, console: &Path, kind: Kind) -> Result<Mach
     qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", kind.memory()]);
     qemu.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    let words = format!("console=ttyS0 panic=-1 quiet loglevel=5 rdinit=/init{}", kind.boot_words());
+    // A guest that is stuck ends, and shows where, instead of running until its deadline.
+    let words = format!(
+        "console=ttyS0 panic=-1 softlockup_panic=1 watchdog_thresh=30 quiet loglevel=5 rdinit=/init{}",
+        kind.boot_words()
+    );
     qemu.arg("-append").arg(words);
     qemu.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped());
