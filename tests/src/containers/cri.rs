@@ -259,7 +259,7 @@ impl Client {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.unary(format!("/runtime.v1.RuntimeService/{method}"), request)
+        self.unary(&format!("/runtime.v1.RuntimeService/{method}"), request)
     }
 
     /// Calls a method of the `ImageService`.
@@ -268,10 +268,10 @@ impl Client {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.unary(format!("/runtime.v1.ImageService/{method}"), request)
+        self.unary(&format!("/runtime.v1.ImageService/{method}"), request)
     }
 
-    fn unary<Q, A>(&mut self, path: String, request: Q) -> Result<A>
+    fn unary<Q, A>(&mut self, path: &str, request: Q) -> Result<A>
     where
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,

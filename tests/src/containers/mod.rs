@@ -27,7 +27,7 @@ const LOG: &str = "/run/containerd.log";
 const CONFIG: &str = "/etc/containerd/config.toml";
 const LEASES: &str = "/var/lib/cni/networks";
 /// Start and calls, under emulation on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A pod that runs.
 #[derive(Clone, Debug)]
@@ -40,6 +40,16 @@ pub struct Pod {
     pub ip: Option<String>,
     /// Its containers, in the order of the specification.
     pub containers: Vec<Container>,
+}
+
+impl Pod {
+    /// The container of a pod that has one.
+    pub fn only_container(&self) -> Result<&Container> {
+        match self.containers.as_slice() {
+            [only] => Ok(only),
+            several => anyhow::bail!("{} has {} containers", self.spec.name, several.len()),
+        }
+    }
 }
 
 /// A container that exists.

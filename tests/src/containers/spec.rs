@@ -65,9 +65,9 @@ fn labels(spec: &PodSpec) -> cri::Map {
     .into()
 }
 
-fn namespaces(spec: &PodSpec) -> Option<cri::NamespaceOption> {
+fn namespaces(spec: &PodSpec) -> cri::NamespaceOption {
     let network = if spec.host_network { cri::NODE } else { 0 };
-    Some(cri::NamespaceOption { network, pid: cri::CONTAINER })
+    cri::NamespaceOption { network, pid: cri::CONTAINER }
 }
 
 pub(super) fn sandbox_config(spec: &PodSpec) -> cri::PodSandboxConfig {
@@ -82,7 +82,7 @@ pub(super) fn sandbox_config(spec: &PodSpec) -> cri::PodSandboxConfig {
         labels: labels(spec),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: cgroup_of(spec),
-            security_context: Some(cri::SandboxSecurityContext { namespace_options: namespaces(spec) }),
+            security_context: Some(cri::SandboxSecurityContext { namespace_options: Some(namespaces(spec)) }),
         }),
     }
 }
@@ -99,7 +99,9 @@ pub(super) fn container_config(spec: &PodSpec, container: &ContainerSpec) -> cri
         labels,
         log_path: format!("{}.log", container.name),
         linux: Some(cri::LinuxContainerConfig {
-            security_context: Some(cri::ContainerSecurityContext { namespace_options: namespaces(spec) }),
+            security_context: Some(cri::ContainerSecurityContext {
+                namespace_options: Some(namespaces(spec)),
+            }),
         }),
     }
 }

@@ -60,8 +60,7 @@ fn run_both(runtime: &mut Runtime) -> Result<[Pod; 2]> {
 pub(super) fn collision(lab: &mut Lab) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [_, backend] = run_both(&mut runtime)?;
-    let [container] = backend.containers.as_slice() else { anyhow::bail!("one container was asked for") };
-    let resetting = netns::of_process(runtime.pid(container)?);
+    let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
     let addresses = Addresses::v4(36704);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let connect = probe(&addresses.local, &addresses.remote)?;
@@ -76,8 +75,7 @@ pub(super) fn collision(lab: &mut Lab) -> Result<()> {
 pub(super) fn seed_story(lab: &mut Lab) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [nginx, backend] = run_both(&mut runtime)?;
-    let [container] = backend.containers.as_slice() else { anyhow::bail!("one container was asked for") };
-    let resetting = netns::of_process(runtime.pid(container)?);
+    let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
     let addresses = Addresses::v4(36704);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let mut kubelet = Kubelet::start(Release::V1_23, &[&nginx, &backend])?;
@@ -117,14 +115,13 @@ fn probe_once(kubelet: &mut Kubelet) -> Result<Probed> {
 pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [_, backend] = run_both(&mut runtime)?;
-    let [container] = backend.containers.as_slice() else { anyhow::bail!("one container was asked for") };
-    let resetting = netns::of_process(runtime.pid(container)?);
+    let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
     let addresses = Addresses::v4(36710);
     let mut connect = probe(&addresses.local, &addresses.remote)?;
     connect.name = "node-cache";
     let spec = node_local_dns(&connect.argument());
     let agent = runtime.create(&spec)?;
-    let [container] = agent.containers.as_slice() else { anyhow::bail!("one container was asked for") };
+    let container = agent.only_container()?;
     ensure!(agent.ip.is_none(), "a pod on the node's network has no address of CNI's");
     connect.cgroup = format!("{}/{}", containers::cgroup_of(&spec), container.id);
     lab.service(&addresses.local, &[&addresses.backend])?;
