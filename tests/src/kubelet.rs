@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::client::CGROUP;
-use crate::containers::{Pod, pod_list};
+use crate::containers::{Pod, list, pod_list};
 use crate::kubelet_api;
 use crate::node::NODE;
 use crate::prober::{Probe, Release};
@@ -26,6 +26,8 @@ pub const LOG: &str = "/run/kubelet/kubelet.log";
 pub const TOKEN_FILE: &str = "/run/secrets/kubernetes.io/serviceaccount/token";
 /// The authority of its certificate, PEM, where a pod has the cluster's.
 pub const AUTHORITY: &str = "/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+/// The same pods and the Services of the lab, as `kubectl get pods,svc -A -o json` would list them.
+pub const LIST: &str = "/run/kubelet/list.json";
 /// What it answers to `/pods`.
 pub const PODS: &str = "/run/kubelet/pods.json";
 const SETTINGS: &str = "/run/kubelet/settings.json";
@@ -75,6 +77,7 @@ impl Kubelet {
         fs::write(LOG, "")?;
         fs::write(TOKEN_FILE, TOKEN)?;
         fs::write(PODS, pod_list(pods).to_string())?;
+        fs::write(LIST, list(pods).to_string())?;
         let settings = Settings {
             cgroup: CGROUP.to_owned(),
             release,

@@ -3,6 +3,7 @@
 mod completions;
 mod doctor;
 mod output;
+mod pods;
 mod stop;
 mod trace;
 
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Trace(trace::Args),
+    Pods(pods::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     /// Print the manual page
@@ -51,6 +53,7 @@ pub fn run() -> ExitCode {
     start_log(cli.common.verbose);
     let result = match cli.command {
         Command::Trace(args) => trace::run(&args, &cli.common),
+        Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man => completions::man(Cli::command()),

@@ -18,6 +18,8 @@ use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
 use crate::observation::{Fact, Observation};
+use crate::pods::choice::PodChoice;
+use crate::pods::session::{NodeHints, Session as Names};
 use crate::report::{json, text};
 use crate::sources::live::{Live, LiveOptions};
 
@@ -55,6 +57,9 @@ pub(super) struct Args {
     /// Network namespace to trace, by path or by the pid of a process in it [default: that of pid 1]
     #[arg(long, value_name = "PATH|PID", default_value = "1", hide_default_value = true)]
     netns: NetnsSpec,
+    /// Where the names of pods, probes and Services come from: auto, kubelet, api, cri, file:PATH, none
+    #[arg(long, value_name = "SOURCE", default_value_t)]
+    pods: PodChoice,
 }
 
 const EXAMPLES: &str = "\
@@ -63,6 +68,7 @@ Examples:
   portclash trace --duration 10m                  for ten minutes, then the summary
   portclash trace --count 1 -o json               wait for the next incident, as JSON
   portclash trace --comm kubelet --remote 10.23.77.138:80
+  portclash trace --pods file:pods.json           names from `kubectl get pods,svc -A -o json`
   portclash trace --netns /run/netns/blue         IPVS in another network namespace
 
 Needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE.
@@ -70,7 +76,7 @@ Exit status: 0 nothing found, 1 a collision or used-up ports found, 2 could not 
 evidence is incomplete.";
 
 /// `30`, `30s`, `10m`, `2h`, `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let wrong = || format!("\"{text}\" is not a time; write it like 500ms, 30s, 10m or 2h");
     let number: u64 = digits.parse().map_err(|_| wrong())?;
@@ -157,7 +163,10 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     };
     let mut live = Live::start(&options)?;
     complain(&live.opening());
-    let mut session = Session::new(args, common);
+    let hints = NodeHints::read(None, live.netns());
+    let names = Names::start(&args.pods, hints, live.clock().now())?;
+    names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.pods)));
+    let mut session = Session::new(args, common, names);
     session.diagnosis.set_node(live.node_facts());
     let end = args.duration.map(|duration| Instant::now() + duration);
     while !session.enough() {
@@ -166,6 +175,10 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         let wake = [end, due].into_iter().flatten().min();
         let observations = tokio::select! {
             observations = live.next(wake) => observations?,
+            update = session.names.next() => {
+                session.names.take(update, now);
+                continue;
+            }
             () = stop.requested() => break,
         };
         session.take(&mut live, observations)?;
@@ -191,6 +204,7 @@ struct Session<'a> {
     format: Format,
     style: text::TextStyle,
     diagnosis: Diagnosis,
+    names: Names,
     /// Incidents shown, false alarms not counted.
     shown: u64,
     /// Concluded connections that were asked for, per verdict.
@@ -200,12 +214,13 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(args: &'a Args, common: &Common) -> Self {
+    fn new(args: &'a Args, common: &Common, names: Names) -> Self {
         Self {
             args,
             format: common.output,
             style: text::TextStyle { colour: common.colour(), width: width() },
             diagnosis: Diagnosis::new(Settings::default()),
+            names,
             shown: 0,
             verdicts: BTreeMap::new(),
             explained: std::collections::HashSet::new(),
@@ -229,10 +244,17 @@ impl<'a> Session<'a> {
             updates.extend(self.diagnosis.observe(row));
         }
         updates.extend(self.diagnosis.advance(live.clock().now()));
-        self.show(updates).context(WRITE)
+        self.show(updates, live).context(WRITE)
     }
 
-    fn show(&mut self, updates: Vec<Update>) -> io::Result<()> {
+    fn show(&mut self, mut updates: Vec<Update>, live: &Live) -> io::Result<()> {
+        if !updates.is_empty() {
+            self.names.take_waiting(live.clock().now());
+        }
+        for update in &mut updates {
+            let (Update::Began(incident) | Update::Clear(incident) | Update::Concluded(incident)) = update;
+            self.names.name(incident, live.netns());
+        }
         let mut out = io::stdout().lock();
         for update in updates {
             if self.enough() {
@@ -284,7 +306,7 @@ impl<'a> Session<'a> {
 
     fn finish(mut self, live: &Live) -> Result<u8> {
         let updates = self.diagnosis.finish(live.clock().now());
-        self.show(updates).context(WRITE)?;
+        self.show(updates, live).context(WRITE)?;
         let mut summary = live.summary(&self.diagnosis)?;
         if self.args.filters() || self.args.count.is_some() {
             summary.verdicts.clone_from(&self.verdicts);

@@ -196,10 +196,11 @@ impl PodIndex {
                 }
             }
             PodUpdate::Trouble { source, reason } => self.sources.troubled(source, reason),
-            PodUpdate::ServicesAll { source, .. }
-            | PodUpdate::ServiceChanged { source, .. }
-            | PodUpdate::ServiceGone { source, .. } => {
-                self.sources.heard(source, now);
+            PodUpdate::ServicesAll { source, unreadable, .. } => {
+                self.sources.heard_services(source, now, Some(unreadable.len()));
+            }
+            PodUpdate::ServiceChanged { source, .. } | PodUpdate::ServiceGone { source, .. } => {
+                self.sources.heard_services(source, now, None);
             }
         }
         self.expire(now);

@@ -4,13 +4,19 @@
 //! (pure, no clock), and [`naming`] writes what they found into an incident.
 
 pub mod address;
+pub mod choice;
 pub mod clients;
+pub mod file;
 pub mod index;
 pub mod kubelet;
+pub mod naming;
 pub mod owner;
 pub mod probe;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod services;
+pub mod session;
 pub mod sources;
 pub mod targets;
 pub mod update;
+pub mod words;

@@ -2,6 +2,7 @@
 
 use crate::ipvs::table::Protocol;
 use crate::kubernetes::pod::{Container, ContainerPort, Handler, Pod, ProbeSpec, ProbeType};
+use crate::kubernetes::service::{KubeService, ServicePort, ServiceType};
 
 /// A running pod with one container `nginx` without ports and probes.
 pub(crate) fn pod(namespace: &str, name: &str, ips: &[&str]) -> Pod {
@@ -67,6 +68,29 @@ pub(crate) fn dashboard() -> Pod {
     pod.containers = vec![container("dashboard")];
     pod.containers[0].ports = vec![tcp_port(8443)];
     pod
+}
+
+/// The Service of the incident as it was first seen.
+pub(crate) fn dashboard_service() -> KubeService {
+    node_port_service("kubernetes-dashboard", 36704)
+}
+
+pub(crate) fn node_port_service(name: &str, node_port: u16) -> KubeService {
+    KubeService {
+        namespace: Some("kube-system".to_owned()),
+        name: name.to_owned(),
+        kind: Some(ServiceType::NodePort),
+        cluster_ips: vec!["10.96.7.7".parse().unwrap()],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        ports: vec![ServicePort {
+            name: Some("https".to_owned()),
+            protocol: Protocol::Tcp,
+            port: 443,
+            node_port: Some(node_port),
+        }],
+        health_check_node_port: None,
+    }
 }
 
 /// A pod on the host network of the node 10.23.77.129.

@@ -14,7 +14,7 @@ pub const STALE_NS: Nanos = 60_000_000_000;
 /// One source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceState {
-    /// When it last said anything about pods or Services.
+    /// When it last said anything about pods.
     pub last_word: Option<Nanos>,
     /// What keeps it from saying more.
     pub trouble: Option<String>,
@@ -22,9 +22,23 @@ pub struct SourceState {
     pub unreadable: Vec<Unreadable>,
     /// How many there were.
     pub unreadable_count: usize,
+    /// When it last said anything about Services.
+    pub last_services: Option<Nanos>,
+    /// How many Services of its last list could not be read.
+    pub unreadable_services: usize,
 }
 
 impl SourceState {
+    /// What is missing of what it could say, one sentence each.
+    pub fn complaints(&self) -> Vec<String> {
+        let unreadable = |count: usize, what: &str| {
+            (count > 0).then(|| format!("{count} {what} of its list could not be read"))
+        };
+        let pods = unreadable(self.unreadable_count, "pods");
+        let services = unreadable(self.unreadable_services, "Services");
+        self.trouble.iter().cloned().chain(pods).chain(services).collect()
+    }
+
     /// Whether what it said may have changed unnoticed before `at`.
     pub fn is_stale(&self, at: Nanos) -> bool {
         self.last_word.is_none_or(|last| self.trouble.is_some() && at > last.saturating_add(STALE_NS))
@@ -38,7 +52,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// A message came. Returns when the one before it came.
+    /// A message about pods came. Returns when the one before it came.
     pub fn heard(&mut self, source: PodSourceKind, now: Nanos) -> Option<Nanos> {
         self.states.entry(source).or_default().last_word.replace(now)
     }
@@ -50,6 +64,16 @@ impl Sources {
         state.unreadable_count = unreadable.len();
         unreadable.truncate(MAX_UNREADABLE);
         state.unreadable = unreadable;
+    }
+
+    /// A message about Services came; `unreadable`: it was a whole list, with so many entries that could not be read.
+    pub fn heard_services(&mut self, source: PodSourceKind, now: Nanos, unreadable: Option<usize>) {
+        let state = self.states.entry(source).or_default();
+        state.last_services = Some(now);
+        if let Some(unreadable) = unreadable {
+            state.trouble = None;
+            state.unreadable_services = unreadable;
+        }
     }
 
     /// The source has trouble.
@@ -67,7 +91,7 @@ impl Sources {
         self.states.iter().map(|(source, state)| (*source, state))
     }
 
-    /// Whether any source has answered.
+    /// Whether any source has named its pods.
     pub fn any_answered(&self) -> bool {
         self.states.values().any(|state| state.last_word.is_some())
     }

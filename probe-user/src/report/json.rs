@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::doctor::Doctor;
+use crate::report::pods::ProbeLine;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
 /// Returns whether a line was written.
@@ -24,6 +25,11 @@ pub fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> 
 /// Writes what the doctor found as one line.
 pub fn write_doctor(out: &mut impl Write, doctor: &Doctor) -> io::Result<()> {
     write_line(out, doctor)
+}
+
+/// Writes one probe as one line.
+pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
+    write_line(out, probe)
 }
 
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

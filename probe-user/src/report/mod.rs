@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod json;
+pub mod pods;
 pub mod schema;
 pub mod text;
 mod text_escape;

@@ -8,6 +8,10 @@ use crate::diagnosis::incident::{
     Advice, Confidence, Connection, Evidence, Hijack, Incident, Outcome, OwnerInfo, Pod, Probe, ResetInfo,
     ServiceInfo, Summary, Verdict,
 };
+use crate::kubernetes::pod::ProbeType;
+use crate::pods::naming::Names;
+use crate::pods::samples as pods;
+use crate::pods::update::{PodSourceKind, PodUpdate};
 
 const NONE: OwnerInfo = OwnerInfo {
     pid: None,
@@ -258,6 +262,38 @@ pub(crate) fn ipv6() -> Incident {
     hijack.backend = v6(&hijack.backend);
     hijack.client = v6(&hijack.client);
     hijack.r#virtual = v6(&hijack.r#virtual);
+    incident
+}
+
+/// As lists of pods and Services name it.
+pub(crate) fn named() -> Incident {
+    let api =
+        |services| PodUpdate::ServicesAll { source: PodSourceKind::Api, services, unreadable: Vec::new() };
+    with_names(vec![pods::nginx(), pods::dashboard()], vec![api(vec![pods::dashboard_service()])])
+}
+
+/// With probes and Services that cannot be told apart, and a source that does not answer.
+pub(crate) fn ambiguous() -> Incident {
+    let mut web = pods::nginx();
+    let mut liveness = web.containers[0].probes[0].clone();
+    liveness.kind = ProbeType::Liveness;
+    web.containers[0].probes.push(liveness);
+    let mut second = pods::dashboard();
+    (second.name, second.uid) = ("second".to_owned(), Some("second".to_owned()));
+    let reason = "https://10.96.0.1/api/v1/services: 403 Forbidden; let the service account list services";
+    let trouble = PodUpdate::Trouble { source: PodSourceKind::Api, reason: reason.to_owned() };
+    with_names(vec![web, pods::dashboard(), second], vec![trouble])
+}
+
+fn with_names(pods: Vec<crate::kubernetes::pod::Pod>, updates: Vec<PodUpdate>) -> Incident {
+    let mut names = Names::new();
+    names.apply(PodUpdate::All { source: PodSourceKind::Kubelet, pods, unreadable: Vec::new() }, 0);
+    updates.into_iter().for_each(|update| names.apply(update, 0));
+    let mut incident = hijacked();
+    incident.probe = None;
+    let service = incident.service.as_mut().unwrap();
+    (service.name, service.kind) = (None, None);
+    names.name(&mut incident, None);
     incident
 }
 

@@ -4,6 +4,7 @@ use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
 use super::text_words as words;
 use crate::diagnosis::incident::{Advice, Evidence, Incident, Outcome, Summary, Verdict};
+use crate::pods::naming;
 
 /// Lines of evidence in a block; the JSON has all of them.
 const MAX_STEPS: usize = 10;
@@ -22,7 +23,7 @@ pub struct TextStyle {
 /// A collision begins.
 pub fn began_line(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
-    let who = words::owner_short(&incident.owner);
+    let who = words::owner_short(&incident.owner) + &words::probe_short(incident.probe.as_ref());
     let connect = words::connect(incident);
     let text = match incident.verdict {
         Verdict::Collision => {
@@ -95,18 +96,32 @@ fn heading(page: &mut Page, text: &str) {
 
 fn facts(page: &mut Page, incident: &Incident) {
     let mut row = |label: &str, text: &str| page.field(2, (label, BOLD), COLUMN, (text, PLAIN));
+    let notes = |what: &'static str| notes(incident, what);
     row("Who", &words::owner(&incident.owner));
-    if let Some(probe) = &incident.probe {
-        row("Probe", &words::probe(probe));
+    notes(naming::source::OWNER).for_each(|text| row("", &text));
+    match (notes(naming::source::PROBE).next(), &incident.probe) {
+        (Some(text), _) => row("Probe", &text),
+        (None, Some(probe)) => row("Probe", &words::probe(probe)),
+        (None, None) => {}
     }
+    notes(naming::source::SERVER).for_each(|text| row("Server", &text));
     match &incident.service {
         Some(service) => row("Service", &words::service(service)),
         None if incident.verdict == Verdict::Collision => row("Service", "not known"),
         None => {}
     }
+    notes(naming::source::SERVICE).for_each(|text| row("", &text));
+    notes(naming::source::BACKEND).for_each(|text| row("", &text));
+    notes(naming::source::MISSING).for_each(|text| row("No names", &text));
     if let Some(certainty) = words::certainty(incident) {
         row("How sure", &certainty);
     }
+}
+
+/// What the pod and service lists say about one thing.
+fn notes<'a>(incident: &'a Incident, what: &'static str) -> impl Iterator<Item = String> + 'a {
+    let notes = incident.evidence.iter().filter(move |evidence| naming::is_of(evidence, what));
+    notes.map(|evidence| escape_all(&evidence.text))
 }
 
 /// The evidence; what happens again and again is one line.
@@ -114,7 +129,7 @@ fn steps(page: &mut Page, incident: &Incident) {
     let date = incident.started_at.get(..10).unwrap_or_default();
     heading(page, &format!("What happened, from {date} {} UTC on", clock(&incident.started_at)));
     let mut steps: Vec<(&Evidence, usize, &Evidence)> = Vec::new();
-    for evidence in &incident.evidence {
+    for evidence in incident.evidence.iter().filter(|evidence| !naming::is_note(evidence)) {
         match steps.iter_mut().find(|(first, _, _)| first.text == evidence.text) {
             Some((_, times, last)) => (*times, *last) = (*times + 1, evidence),
             None => steps.push((evidence, 1, evidence)),

@@ -4,7 +4,9 @@ use anstyle::Style;
 
 use super::text_escape::escape;
 use super::text_page::{GREEN, RED, YELLOW};
-use crate::diagnosis::incident::{Confidence, Incident, Outcome, OwnerInfo, Probe, ServiceInfo, Verdict};
+use crate::diagnosis::incident::{
+    Confidence, Incident, Outcome, OwnerInfo, Pod, Probe, ServiceInfo, Verdict,
+};
 
 /// The verdict as one word in capitals, and its colour.
 pub(super) fn tag(incident: &Incident) -> (&'static str, Style) {
@@ -207,19 +209,29 @@ pub(super) fn owner(owner: &OwnerInfo) -> String {
     parts.join(", ") + &command
 }
 
+/// `, readiness probe of default/nginx`
+pub(super) fn probe_short(probe: Option<&Probe>) -> String {
+    probe.map_or_else(String::new, |probe| {
+        let Pod { namespace, name, uid: _ } = &probe.pod;
+        format!(", {} probe of {}/{}", escape(&probe.r#type), escape(namespace), escape(name))
+    })
+}
+
+/// The probe as far as the incident itself has it, without its path.
 pub(super) fn probe(probe: &Probe) -> String {
     let sure = match probe.confidence {
         Confidence::Proven => "",
         Confidence::Likely => " (likely)",
-        Confidence::Possible => " (possibly)",
+        Confidence::Possible => " (possible)",
     };
+    let target = probe.target.as_deref().map_or_else(String::new, |target| format!(" to {}", escape(target)));
     format!(
-        "{} probe ({}) of container {} in pod {}/{}, every {} s, timeout {} s{sure}",
+        "{} probe of {}/{}, container {}: {}{target}, every {} s, timeout {} s{sure}",
         escape(&probe.r#type),
-        escape(&probe.handler),
-        escape(&probe.container),
         escape(&probe.pod.namespace),
         escape(&probe.pod.name),
+        escape(&probe.container),
+        escape(&probe.handler),
         probe.period_s,
         probe.timeout_s
     )

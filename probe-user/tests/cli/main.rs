@@ -164,3 +164,6 @@ fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
         refused(&output, &["No space left on device", "write to standard output"]);
     }
 }
+
+#[path = "pods.rs"]
+mod pods;

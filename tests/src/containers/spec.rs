@@ -112,6 +112,35 @@ pub fn pod_list(pods: &[&Pod]) -> Value {
     json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
+/// The pods and the Services of the lab, as `kubectl get pods,svc -A -o json` lists them.
+pub fn list(pods: &[&Pod]) -> Value {
+    let mut items: Vec<Value> = pods.iter().map(|pod| with_kind("Pod", pod_object(pod))).collect();
+    items.push(with_kind("Service", dashboard_service()));
+    json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": ""}, "items": items})
+}
+
+fn with_kind(kind: &str, mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("kind".to_owned(), json!(kind));
+        fields.insert("apiVersion".to_owned(), json!("v1"));
+    }
+    object
+}
+
+/// The seed's Service, whose NodePort is taken for a source port.
+fn dashboard_service() -> Value {
+    json!({
+        "metadata": {"name": "kubernetes-dashboard", "namespace": "kube-system"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.96.77.1",
+            "clusterIPs": ["10.96.77.1"],
+            "ports": [{"port": 443, "protocol": "TCP", "targetPort": 8443, "nodePort": 36704}],
+        },
+        "status": {"loadBalancer": {}},
+    })
+}
+
 fn pod_object(pod: &Pod) -> Value {
     let spec = &pod.spec;
     let ip = pod.ip.as_deref().unwrap_or(NODE);

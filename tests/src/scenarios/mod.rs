@@ -86,6 +86,7 @@ pub const ALL: &[Scenario] = &[
 /// version 1.
 pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_collision", pods::collision),
-    scenario("pods_seed_story", pods::seed_story),
+    scenario("pods_seed_story_without_names", pods::seed_story_without_names),
+    scenario("pods_seed_story_from_a_file", pods::seed_story_from_a_file),
     scenario("pods_host_network_owner", pods::host_network_owner),
 ];

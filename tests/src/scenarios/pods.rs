@@ -70,27 +70,62 @@ pub(super) fn collision(lab: &mut Lab) -> Result<()> {
     assert_incidents(&traced, &[Collision::new(&addresses, &connect, &client).hijacked(&resetting)?])
 }
 
-/// The seed's story: kubelet probes nginx, the kernel gives it a source port that is a NodePort of the dashboard's, and
-/// kubelet logs that nginx is not ready.
-pub(super) fn seed_story(lab: &mut Lab) -> Result<()> {
+/// The seed's story, without names: kubelet probes nginx, the kernel gives it a source port that is a NodePort of the
+/// dashboard's, and kubelet logs that nginx is not ready.
+pub(super) fn seed_story_without_names(lab: &mut Lab) -> Result<()> {
+    seed_story(lab, Release::V1_29, &["--pods", "none"], |story| story)
+}
+
+/// The same with the names of everybody who takes part, from a file.
+pub(super) fn seed_story_from_a_file(lab: &mut Lab) -> Result<()> {
+    let source = format!("file:{}", kubelet::LIST);
+    seed_story(lab, Release::V1_23, &["--pods", &source], named)
+}
+
+/// Adds all names of the seed's story.
+fn named(story: Collision) -> Collision {
+    let (nginx, dashboard) = (nginx(), dashboard());
+    let probe = json!({
+        "type": "readiness",
+        "handler": "httpGet",
+        "pod": {"namespace": nginx.namespace, "name": nginx.name, "uid": nginx.uid},
+        "container": "nginx",
+        "target": format!("{POD}:80"),
+        "period_s": 10,
+        "timeout_s": 2,
+        "confidence": "proven",
+    });
+    let notes = [
+        "it is a kubelet: its cgroup is that of the unit kubelet.service".to_owned(),
+        format!(
+            "readiness probe of {}/{}, container nginx: GET http://{POD}:80/, every 10 s, timeout 2 s",
+            nginx.namespace, nginx.name
+        ),
+        format!(
+            "backend {BACKEND}:8443 is pod {}/{}, container kubernetes-dashboard",
+            dashboard.namespace, dashboard.name
+        ),
+    ];
+    story
+        .with("/probe", probe)
+        .with("/service/name", json!("kube-system/kubernetes-dashboard"))
+        .with("/service/kind", json!("NodePort"))
+        .noted(&notes)
+}
+
+fn seed_story(
+    lab: &mut Lab,
+    release: Release,
+    arguments: &[&str],
+    change: impl FnOnce(Collision) -> Collision,
+) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [nginx, backend] = run_both(&mut runtime)?;
     let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
     let addresses = Addresses::v4(36704);
     lab.service(&addresses.local, &[&addresses.backend])?;
-    let mut kubelet = Kubelet::start(Release::V1_23, &[&nginx, &backend])?;
-    let (probed, traced) = lab.trace(&[], 1, |_| {
-        let good = probe_once(&mut kubelet)?;
-        ensure!(good.failure.is_none(), "the first probe failed: {good:?}");
-        // The kernel tries the parity of the lower end first, and there is one port of it.
-        sysctl("net/ipv4/ip_local_port_range", "36704 36705")?;
-        let bad = probe_once(&mut kubelet);
-        sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
-        let bad = bad?;
-        let good = probe_once(&mut kubelet)?;
-        ensure!(good.failure.is_none(), "the last probe failed: {good:?}");
-        Ok(bad)
-    })?;
+    let mut kubelet = Kubelet::start(release, &[&nginx, &backend])?;
+    let (probed, traced) = lab.trace(arguments, 1, |_| fail_one_probe(&mut kubelet))?;
     lab.note("containers", &containers::logs());
     lab.note("kubelet's log", &read(kubelet::LOG));
     let local = probed.local.map(|local| local.to_string());
@@ -100,10 +135,23 @@ pub(super) fn seed_story(lab: &mut Lab) -> Result<()> {
     ensure!(line.contains("context deadline exceeded"), "kubelet logged {line}");
     let connect = probe(&addresses.local, &addresses.remote)?;
     let client = Ended { pid: kubelet.pid(), local: probed.local, error: probed.failure };
-    let expected = Collision::new(&addresses, &connect, &client)
-        .with("/owner/cmdline", json!(Kubelet::command_line()))
-        .hijacked(&resetting)?;
-    assert_incidents(&traced, &[expected])
+    let story =
+        Collision::new(&addresses, &connect, &client).with("/owner/cmdline", json!(Kubelet::command_line()));
+    assert_incidents(&traced, &[change(story).hijacked(&resetting)?])
+}
+
+/// A probe that succeeds, one that is given the service's port and fails, and one more that succeeds.
+fn fail_one_probe(kubelet: &mut Kubelet) -> Result<Probed> {
+    let good = probe_once(kubelet)?;
+    ensure!(good.failure.is_none(), "the first probe failed: {good:?}");
+    // The kernel tries the parity of the lower end first, and there is one port of it.
+    sysctl("net/ipv4/ip_local_port_range", "36704 36705")?;
+    let bad = probe_once(kubelet);
+    sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
+    let bad = bad?;
+    let good = probe_once(kubelet)?;
+    ensure!(good.failure.is_none(), "the last probe failed: {good:?}");
+    Ok(bad)
 }
 
 fn probe_once(kubelet: &mut Kubelet) -> Result<Probed> {

@@ -1,0 +1,168 @@
+//! Sources at work for one command: starts them, takes what they say, names incidents.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::choice::PodChoice;
+use super::file::{self, FileError};
+use super::index::ThisNode;
+use super::kubelet::KUBELET_PORT;
+use super::naming::Names;
+use super::update::{CHANNEL_CAPACITY, PodUpdate, UpdateSender};
+use crate::diagnosis::incident::Incident;
+use crate::node::addresses::{self, InterfaceKind};
+use crate::node::netns::NetNs;
+use crate::node::sockets::{TcpState, diag};
+use crate::observation::Nanos;
+
+/// Names for one run of a command.
+#[derive(Debug)]
+pub struct Session {
+    names: Names,
+    updates: mpsc::Receiver<PodUpdate>,
+    hints: NodeHints,
+    notes: Vec<String>,
+    file: bool,
+}
+
+/// What may tell which node this is.
+#[derive(Clone, Debug, Default)]
+pub struct NodeHints {
+    /// Name that the user gave.
+    pub given: Option<String>,
+    /// Names that it may have, the better first; one that no pod is on is not believed.
+    pub guesses: Vec<String>,
+    /// Addresses of the node's namespace.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl NodeHints {
+    /// Reads the environment (`NODE_NAME`), the host's name and the addresses of a network namespace.
+    pub fn read(given: Option<String>, netns: &NetNs) -> Self {
+        let host =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+        let guesses = std::env::var("NODE_NAME").ok().into_iter().chain(host).collect();
+        let local = addresses::read_of(netns).unwrap_or_default();
+        let kinds = [InterfaceKind::Other, InterfaceKind::NodeLocalDns];
+        let addresses = kinds.into_iter().flat_map(|kind| local.on(kind)).collect();
+        Self { given, guesses, addresses }
+    }
+}
+
+impl Session {
+    /// Starts what was chosen; within a tokio runtime. A file is read at once.
+    pub fn start(choice: &PodChoice, hints: NodeHints, now: Nanos) -> Result<Self, FileError> {
+        let (sender, updates) = mpsc::channel(CHANNEL_CAPACITY);
+        let file = matches!(choice, PodChoice::File(_));
+        let mut session = Self { names: Names::new(), updates, hints, notes: Vec::new(), file };
+        match choice {
+            PodChoice::File(path) => session.start_file(path, sender, now)?,
+            // No source of these kinds is built in yet: nothing answers.
+            PodChoice::Auto | PodChoice::Kubelet | PodChoice::Api | PodChoice::Cri | PodChoice::None => {}
+        }
+        session.find_node();
+        Ok(session)
+    }
+
+    fn start_file(&mut self, path: &Path, sender: UpdateSender, now: Nanos) -> Result<(), FileError> {
+        let content = file::read(path)?;
+        self.notes = content.notes;
+        for update in content.updates {
+            self.names.apply(update, now);
+        }
+        tokio::spawn(file::follow(path.to_owned(), sender));
+        Ok(())
+    }
+
+    /// What is known.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// What to know about what was read, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The name of the node that the user gave.
+    pub fn given_node(&self) -> Option<&str> {
+        self.hints.given.as_deref()
+    }
+
+    /// The next message; waits forever if there is no source.
+    pub async fn next(&mut self) -> PodUpdate {
+        match self.updates.recv().await {
+            Some(update) => update,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes a message.
+    pub fn take(&mut self, update: PodUpdate, now: Nanos) {
+        self.names.apply(update, now);
+        self.find_node();
+    }
+
+    /// Takes all messages that wait.
+    pub fn take_waiting(&mut self, now: Nanos) {
+        while let Ok(update) = self.updates.try_recv() {
+            self.take(update, now);
+        }
+    }
+
+    /// Waits until some source named its pods, all gave up, or it is too late.
+    pub async fn wait_for_pods(&mut self, deadline: Instant, clock: impl Fn() -> Nanos) {
+        while !self.names.pods().sources().any_answered() {
+            match timeout_at(deadline, self.updates.recv()).await {
+                Ok(Some(update)) => self.take(update, clock()),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Fills names into an incident. Files are as old as they are: their pods are taken as of any time.
+    pub fn name(&mut self, incident: &mut Incident, netns: &NetNs) {
+        let known = super::naming::is_known_kubelet(&incident.owner);
+        let pid = incident.owner.pid.filter(|_| !known && self.is_useful());
+        self.names.name(incident, pid.and_then(|pid| listens(pid, netns)));
+    }
+
+    /// Whether anything is known that could name something.
+    fn is_useful(&self) -> bool {
+        self.file || self.names.pods().sources().any_answered()
+    }
+
+    fn find_node(&mut self) {
+        let NodeHints { given, guesses, addresses } = &self.hints;
+        let pods = self.names.pods();
+        let named =
+            |name: &&String| pods.pods().iter().any(|known| known.pod.node_name.as_ref() == Some(*name));
+        let name = given
+            .clone()
+            .or_else(|| pods.node_name_by_address(addresses))
+            .or_else(|| guesses.iter().find(named).cloned());
+        let node = ThisNode { name, addresses: addresses.clone() };
+        if *pods.node() != node {
+            self.names.pods_mut().set_node(node);
+        }
+    }
+}
+
+/// Whether a process holds a socket that listens on kubelet's port; `None` if that cannot be seen.
+fn listens(pid: u32, netns: &NetNs) -> Option<bool> {
+    let sockets = diag::read_of(netns, diag::States::of(&[TcpState::Listen])).ok()?.sockets;
+    let listeners = sockets.iter().filter(|socket| socket.local.port() == KUBELET_PORT);
+    let inodes: Vec<u64> = listeners.filter_map(|socket| socket.inode).collect();
+    if inodes.is_empty() {
+        return Some(false);
+    }
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let mut held = links
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
+    Some(held.any(|inode| inodes.contains(&inode)))
+}
