@@ -1,15 +1,20 @@
 //! What the fuzz targets (`fuzz/`) and the mutation tests below feed with bytes from anywhere. A panic is a finding.
 
+use std::path::Path;
+
 use bytes::Bytes;
 
 use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
 use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
+use crate::kubernetes::{self, ServiceNames, names};
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
+use crate::node::configured::{Configured, disagreements, parse_sysctl_file};
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::diag;
 use crate::node::sockets::text::{Form as SocketForm, parse_sockets};
+use crate::node::sysctl::NetSysctls;
 
 /// Any bytes as a file with an IPVS table. No row may vanish: what was not read is listed.
 pub fn ipvs_text(bytes: &[u8]) {
@@ -48,6 +53,17 @@ pub fn ipvs_netlink(bytes: &[u8]) {
     if let Ok((messages, readable)) = netlink::parse_datagram(bytes, 1) {
         assert!(readable <= messages);
     }
+}
+
+/// Any bytes as a file of sysctl.d.
+pub fn sysctl_file(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    let parsed = parse_sysctl_file(bytes, Path::new("/etc/sysctl.conf"));
+    assert!(parsed.settings.iter().all(|setting| (1..=lines).contains(&setting.line)));
+    let named = parsed.settings.iter().filter(|setting| !setting.by_pattern).count();
+    assert!(named + parsed.notes.len() <= lines);
+    let configured = Configured { settings: parsed.settings, ..Configured::default() };
+    disagreements(&NetSysctls::default(), &configured);
 }
 
 /// Any bytes as the output of ss, netstat or lsof.
@@ -98,6 +114,35 @@ pub fn node_files(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a list of Services or Pods. What was read has a name, and a Service is found at its own address.
+pub fn kubernetes_lists(bytes: &[u8]) {
+    kubernetes::recognise(bytes);
+    if let Ok(list) = kubernetes::parse_services(bytes) {
+        let names = ServiceNames::new(&list.items);
+        for service in &list.items {
+            let addresses =
+                service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)));
+            for (ip, port) in addresses {
+                let found = names.name_of(port.protocol, (*ip, port.port).into(), None);
+                assert!(found.iter().any(|name| name.name == service.name), "{service:?} has no name");
+            }
+        }
+        names::duplicates(&list.items);
+        if list.form == kubernetes::list::Form::Text {
+            let rows =
+                bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+            assert!(list.items.len() + list.unreadable.len() <= rows, "more rows than there are");
+        }
+    }
+    if let Ok(list) = kubernetes::parse_pods(bytes) {
+        for pod in &list.items {
+            assert!(!pod.namespace.is_empty() && !pod.name.is_empty(), "a pod without a name");
+            let mut ids = pod.containers.iter().filter_map(|container| container.id.as_deref());
+            assert!(ids.all(|id| id.len() == 64), "no container id");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +176,9 @@ mod tests {
         "  849 10.23.77.129 # comment\n   69 169.254.20.10\n",
     ];
 
+    const SYSCTLS: &str = "# comment\nnet.ipv4.ip_local_port_range = 1024 65000\n-net/ipv4/vs/*mode=1\n-net.ipv4.*\n\
+         net.ipv4.ip_local_reserved_ports=30000-32767,50000\nnet.ipv4.ip_local_port_range=1 # x\n";
+
     /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
     fn datagram() -> Vec<u8> {
         let word = |out: &mut Vec<u8>, number: u16| out.extend(number.to_ne_bytes());
@@ -160,8 +208,22 @@ mod tests {
         out
     }
 
+    const LISTS: [&str; 5] = [
+        include_str!("kubernetes/testdata/pod.json"),
+        include_str!("kubernetes/testdata/pod.yaml"),
+        include_str!("kubernetes/testdata/services_without_header.txt"),
+        "NAMESPACE NAME       TYPE      CLUSTER-IP EXTERNAL-IP PORT(S)       AGE\n\
+         default   kubernetes NodePort  10.0.0.1   <none>      443:30443/TCP 5d\n",
+        "{\"kind\":\"ServiceList\",\"items\":[{\"metadata\":{\"namespace\":\"d\",\"name\":\"a\"},\"spec\":{\"clusterIP\":\
+         \"10.0.0.1\",\"healthCheckNodePort\":31000,\"ports\":[{\"port\":80,\"nodePort\":30080}]}}]}\n",
+    ];
+
     #[test]
     fn the_seeds_are_valid() {
+        for text in LISTS {
+            assert!(kubernetes::recognise(text.as_bytes()).is_some(), "{text}");
+            kubernetes_lists(text.as_bytes());
+        }
         for text in TEXTS {
             assert!(parse_services(text.as_bytes()).is_ok(), "{text}");
             ipvs_text(text.as_bytes());
@@ -200,9 +262,39 @@ mod tests {
             ipvs_netlink(&bytes);
             socket_diag(&bytes);
             socket_text(&bytes);
+            sysctl_file(&bytes);
             kernel_btf(&bytes);
             kernel_event(&bytes);
             node_files(&bytes);
+            kubernetes_lists(&bytes);
+        }
+
+        #[test]
+        fn mutated_lists(seed in 0..LISTS.len(), steps in steps()) {
+            kubernetes_lists(&mutate(LISTS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn a_bad_item_hides_no_others(bad in "\\PC{0,40}", at in 0..4_usize) {
+            let item = |name: &str| format!(
+                r#"{{"metadata":{{"namespace":"d","name":"{name}"}},"spec":{{"containers":[{{"name":"c"}}]}}}}"#
+            );
+            let mut items: Vec<_> = ["a", "b", "c"].map(item).into();
+            items.insert(at, serde_json::json!({"metadata": {"name": bad}, "spec": bad}).to_string());
+            let text = format!(r#"{{"kind":"PodList","items":[{}]}}"#, items.join(",\n"));
+            let list = kubernetes::parse_pods(text.as_bytes()).unwrap();
+            assert_eq!((list.items.len(), list.unreadable.len()), (3, 1));
+            assert_eq!(list.unreadable[0].line, at + 1);
+        }
+
+        #[test]
+        fn a_bad_row_hides_no_others(bad in "[ -~]{0,40}", at in 0..4_usize) {
+            let row = |name: &str| format!("d {name} ClusterIP 10.0.0.1 <none> 80/TCP 5d");
+            let mut rows: Vec<_> = ["a", "b", "c"].map(row).into();
+            rows.insert(at, format!("Row: {bad}"));
+            let list = kubernetes::parse_services(rows.join("\n").as_bytes()).unwrap();
+            assert_eq!((list.items.len(), list.unreadable.len()), (3, 1));
+            assert_eq!(list.unreadable[0].line, at + 1);
         }
 
         #[test]
@@ -213,6 +305,11 @@ mod tests {
         #[test]
         fn mutated_sockets(seed in 0..SOCKETS.len(), steps in steps()) {
             socket_text(&mutate(SOCKETS[seed].as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn mutated_sysctl_files(steps in steps()) {
+            sysctl_file(&mutate(SYSCTLS.as_bytes().to_vec(), &steps));
         }
 
         #[test]

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod diagnosis;
 pub mod doctor;
+pub mod exposure;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ipvs;

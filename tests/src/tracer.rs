@@ -40,7 +40,7 @@ impl Tracer {
     /// Starts `portclash trace -o json` with more arguments and waits until it says that it traces.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new("portclash")
-            .args(["trace", "-o", "json"])
+            .args(["trace", "-o", "json", "--pods", "none"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,8 +1,10 @@
 //! Command line: one file per subcommand, with its arguments, wiring and exit status.
 
+mod check;
 mod completions;
 mod doctor;
 mod output;
+mod pod_sources;
 mod pods;
 mod stop;
 mod trace;
@@ -39,6 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Args),
     Trace(trace::Args),
     Pods(pods::Args),
     Doctor(doctor::Args),
@@ -52,6 +55,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.common.verbose);
     let result = match cli.command {
+        Command::Check(args) => check::run(&args, &cli.common),
         Command::Trace(args) => trace::run(&args, &cli.common),
         Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),

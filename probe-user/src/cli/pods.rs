@@ -7,13 +7,14 @@ use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 
 use super::output::{Common, Format, WRITE, complain, width};
+use super::pod_sources::PodSourceArgs;
 use super::status;
 use super::trace::duration;
 use crate::node::netns::{NetNs, NetnsSpec};
 use crate::observation::Nanos;
 use crate::pods::choice::PodChoice;
 use crate::pods::index::PodIndex;
-use crate::pods::session::{NodeHints, Session};
+use crate::pods::session::Session;
 use crate::report::{self, json, text};
 use crate::sources::clock::Clock;
 
@@ -21,12 +22,8 @@ use crate::sources::clock::Clock;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Where to take the pods from: auto, kubelet, api, cri, file:PATH
-    #[arg(long, value_name = "SOURCE", default_value_t)]
-    pods: PodChoice,
-    /// Name of the node [default: found by its addresses, NODE_NAME, or the host's name]
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    #[command(flatten)]
+    sources: PodSourceArgs,
     /// How long to wait for an answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
@@ -37,14 +34,14 @@ Examples:
   portclash pods                                   on the node
   kubectl get pods -A -o json > pods.json
   portclash pods --pods file:pods.json             anywhere, from a file
-  portclash pods --pods file:pods.json --node node-a -o json
+  portclash pods --pods file:pods.json --node-name node-a -o json
 
 -o json prints one object per probe (portclash.probe/v1).
 Exit status: 0 listed, 2 no source answered, 3 listed, but something could not be read.";
 
 /// Runs the command; the result is the exit status.
 pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
-    if args.pods == PodChoice::None {
+    if args.sources.pods == PodChoice::None {
         bail!("--pods none leaves nothing to list; give auto, kubelet, api, cri or file:PATH");
     }
     let runtime =
@@ -54,9 +51,8 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 
 async fn list(args: &Args, common: &Common) -> Result<u8> {
     let netns = NetNs::open(&NetnsSpec::Pid(1)).or_else(|_| NetNs::own())?;
-    let hints = NodeHints::read(args.node.clone(), &netns);
     let clock = Clock::sample();
-    let mut session = Session::start(&args.pods, hints, clock.now())?;
+    let mut session = args.sources.start(&netns, clock.now())?;
     session.wait_for_pods(Instant::now() + args.wait, || clock.now()).await;
     let index = session.names().pods();
     if !index.sources().any_answered() {
@@ -67,7 +63,7 @@ async fn list(args: &Args, common: &Common) -> Result<u8> {
             "no source named the pods of this node; try --pods file:PATH with the output of `kubectl get pods -A -o json`"
         );
     }
-    check_node(index, args.node.as_deref())?;
+    check_node(index, args.sources.node_name.as_deref())?;
     write(&session, common, clock.now()).context(WRITE)?;
     let complete = complaints(index).is_empty() && index.refused() == 0;
     Ok(if complete { status::NOTHING } else { status::INCOMPLETE })
@@ -91,7 +87,7 @@ fn check_node(index: &PodIndex, given: Option<&str>) -> Result<()> {
     }
     let more = if nodes.len() > 8 { ", …" } else { "" };
     let some = nodes.get(..8.min(nodes.len())).unwrap_or_default().join(", ");
-    bail!("--node {given}: no pod is on that node; there are pods on {some}{more}")
+    bail!("--node-name {given}: no pod is on that node; there are pods on {some}{more}")
 }
 
 fn write(session: &Session, common: &Common, now: Nanos) -> io::Result<()> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use tokio::time::Instant;
 
 use super::output::{Common, Format, WRITE, complain, width};
+use super::pod_sources::PodSourceArgs;
 use super::status;
 use super::stop::Stop;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
@@ -18,8 +19,7 @@ use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
 use crate::observation::{Fact, Observation};
-use crate::pods::choice::PodChoice;
-use crate::pods::session::{NodeHints, Session as Names};
+use crate::pods::session::Session as Names;
 use crate::report::{json, text};
 use crate::sources::live::{Live, LiveOptions};
 
@@ -57,9 +57,8 @@ pub(super) struct Args {
     /// Network namespace to trace, by path or by the pid of a process in it [default: that of pid 1]
     #[arg(long, value_name = "PATH|PID", default_value = "1", hide_default_value = true)]
     netns: NetnsSpec,
-    /// Where the names of pods, probes and Services come from: auto, kubelet, api, cri, file:PATH, none
-    #[arg(long, value_name = "SOURCE", default_value_t)]
-    pods: PodChoice,
+    #[command(flatten)]
+    sources: PodSourceArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -163,9 +162,8 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     };
     let mut live = Live::start(&options)?;
     complain(&live.opening());
-    let hints = NodeHints::read(None, live.netns());
-    let names = Names::start(&args.pods, hints, live.clock().now())?;
-    names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.pods)));
+    let names = args.sources.start(live.netns(), live.clock().now())?;
+    names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     let mut session = Session::new(args, common, names);
     session.diagnosis.set_node(live.node_facts());
     let end = args.duration.map(|duration| Instant::now() + duration);

@@ -13,6 +13,9 @@ const RANGE_FILE: &str = "/etc/sysctl.d/90-portrange.conf";
 /// `--service-node-port-range` of the API server where nobody sets it.
 const DEFAULT_NODE_PORTS: (u16, u16) = (30_000, 32_767);
 
+/// A range with fewer ports is no advice.
+const MIN_RANGE: u32 = 4096;
+
 /// What is known about the node's ports. Unknown is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -78,11 +81,15 @@ fn stop_binding(node: &NodeFacts, port: u16) -> Advice {
 
 fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
     let (wanted, what) = wanted_ports(node, colliding)?;
+    Some(reserve_ports(node, &wanted, &what))
+}
+
+fn reserve_ports(node: &NodeFacts, wanted: &PortRanges, what: &str) -> Advice {
     let not_fixed = "It does not cover an explicit bind() to one of these ports, nor source ports that SNAT or masquerading \
                      picks: both ignore this setting.";
     let Some(reserved) = node.reserved.as_deref().and_then(|text| text.parse::<PortRanges>().ok()) else {
         // What is reserved now is unknown and must not be lost: the shell asks at the moment of the change.
-        return Some(Advice {
+        return Advice {
             setting: RESERVED.to_owned(),
             value: None,
             command: Some(format!(
@@ -93,11 +100,11 @@ fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
                 "This reserves {what}, so that the kernel no longer picks source ports from there. What is reserved now could not be read; \
                  the command keeps it. Write the line it prints to {RESERVED_FILE} to keep it after a reboot. {not_fixed}"
             ),
-        });
+        };
     };
     let keeps = if reserved.is_empty() { "" } else { " What is reserved already stays reserved." };
-    let value = reserved.union(&wanted).to_string();
-    Some(Advice {
+    let value = reserved.union(wanted).to_string();
+    Advice {
         setting: RESERVED.to_owned(),
         command: Some(format!("sysctl -w {RESERVED}={value}")),
         persist: Some(format!("{RESERVED_FILE}: {RESERVED} = {value}")),
@@ -105,6 +112,78 @@ fn reserve(node: &NodeFacts, colliding: Option<u16>) -> Option<Advice> {
         why: format!(
             "This reserves {what}, so that the kernel no longer picks source ports from there.{keeps} {not_fixed}"
         ),
+    }
+}
+
+/// The ports that must not become source ports, and what they are in words. `more` must be kept free as well (health
+/// checks, listeners), although they are no services.
+pub fn must_reserve(node: &NodeFacts, more: &PortRanges) -> Option<(PortRanges, String)> {
+    let (wanted, mut what) = wanted_ports(node, None).unwrap_or_default();
+    let others = more.difference(&wanted);
+    if !others.is_empty() {
+        let joint = if wanted.is_empty() { "" } else { ", and " };
+        what += &format!("{joint}{others}, which programs listen on");
+    }
+    let all = wanted.union(&others);
+    (!all.is_empty()).then_some((all, what))
+}
+
+/// What keeps a node from colliding at all, the best first: reserving, another local port range, another NodePort range.
+pub fn prevent(node: &NodeFacts, more: &PortRanges) -> Vec<Advice> {
+    let Some((wanted, what)) = must_reserve(node, more) else { return Vec::new() };
+    let reserve = reserve_ports(node, &wanted, &what);
+    [Some(reserve), move_range(node, &wanted), move_node_ports(node)].into_iter().flatten().collect()
+}
+
+/// The longest piece of the present range that is clear of `wanted`: no program that listens elsewhere is disturbed.
+fn move_range(node: &NodeFacts, wanted: &PortRanges) -> Option<Advice> {
+    let (first, last) = node.local_port_range?;
+    let clear = PortRanges::range(first, last).difference(wanted);
+    let &(from, to) = clear.ranges().iter().max_by_key(|(from, to)| to - from)?;
+    // Ends of different parity, as the kernel prefers.
+    let to = if from % 2 == to % 2 && to > from { to - 1 } else { to };
+    let (before, after) = (u32::from(last - first) + 1, u32::from(to - from) + 1);
+    if after < MIN_RANGE {
+        return None;
+    }
+    let value = format!("{from} {to}");
+    Some(Advice {
+        setting: RANGE.to_owned(),
+        command: Some(format!("sysctl -w {RANGE}=\"{value}\"")),
+        persist: Some(format!("{RANGE_FILE}: {RANGE} = {value}")),
+        value: Some(value),
+        why: format!(
+            "Instead of reserving: the longest part of the range that is clear of these ports. It leaves {after} source ports \
+             instead of {before}, so fewer connects to one destination fit at a time. Do not write this range in quotes, in \
+             whatever file it is set now. It does not cover an explicit bind() nor SNAT either."
+        ),
+    })
+}
+
+/// Where the present local port range leaves room for NodePorts.
+fn move_node_ports(node: &NodeFacts) -> Option<Advice> {
+    let (first, last) = node.local_port_range?;
+    let (from, to) = node.node_port_range.unwrap_or(DEFAULT_NODE_PORTS);
+    let free = PortRanges::range(1024, u16::MAX).difference(&PortRanges::range(first, last));
+    let size = to.saturating_sub(from).min(DEFAULT_NODE_PORTS.1 - DEFAULT_NODE_PORTS.0);
+    let &(low, high) =
+        free.ranges().iter().filter(|(low, high)| high - low >= size).max_by_key(|(low, high)| high - low)?;
+    // Growing downwards from the local port range keeps clear of the ports of known programs.
+    let (low, high) = if high < first {
+        (low.max(high.saturating_sub(size)), high)
+    } else {
+        (low, low.saturating_add(size).min(high))
+    };
+    let value = format!("{low}-{high}");
+    Some(Advice {
+        setting: "--service-node-port-range of the API server".to_owned(),
+        command: None,
+        persist: Some(format!("kube-apiserver manifest: --service-node-port-range={value}")),
+        value: Some(value),
+        why: "Instead of reserving, for the whole cluster: NodePorts outside the local port range. Services that exist keep \
+              the NodePorts they have until they are created anew; load balancers and firewalls that name NodePorts must \
+              follow, and the API server restarts. Until then the ports in use stay exposed."
+            .to_owned(),
     })
 }
 

@@ -109,6 +109,8 @@ impl<T: Object> Collector<T> {
         let head = head();
         match (head.kind.as_deref().or(list_kind), raw) {
             (Some(kind), _) if kind != T::KIND => self.count_other(kind, 1),
+            // A document of its own that gives no kind is no Kubernetes object.
+            (None, _) if place.index.is_none() => self.count_other("kindless", 1),
             (_, raw) => {
                 let text = place.with_name(&head.name());
                 let reason = raw.err().unwrap_or_else(|| "it is of another kind".to_owned());

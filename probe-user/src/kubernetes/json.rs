@@ -48,8 +48,8 @@ pub(super) fn read<T: Object>(text: &str, collector: &mut Collector<T>) {
                     }
                     _ => {
                         let reason = why(&error);
-                        let seen = collector.seen;
-                        collector.cut_short = Some(format!("line {line}: {reason}, after {seen} objects"));
+                        let objects = collector.seen;
+                        collector.cut_short = Some(format!("line {line}: {reason}, after {objects} objects"));
                         return;
                     }
                 }
@@ -95,7 +95,7 @@ impl<'t> Lines<'t> {
 
     fn at(&mut self, offset: usize) -> usize {
         if let Some(between) = self.text.as_bytes().get(self.offset..offset) {
-            self.line += between.iter().filter(|byte| **byte == b'\n').count();
+            self.line += between.split(|byte| *byte == b'\n').count().saturating_sub(1);
             self.offset = offset;
         }
         self.line

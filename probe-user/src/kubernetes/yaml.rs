@@ -200,13 +200,11 @@ impl<'t> Reader<'t> {
                 }
             }
         }
-        match last {
-            Some(last) => sink.end_list(object.get("kind").and_then(Value::as_str), last),
-            None => {
-                let problem = self.problem.take();
-                sink.take(Place { line, index: None }, None, &Value::Object(object), problem)?;
-            }
-        }
+        let Some(last) = last else {
+            let problem = self.problem.take();
+            return sink.take(Place { line, index: None }, None, &Value::Object(object), problem);
+        };
+        sink.end_list(object.get("kind").and_then(Value::as_str), last);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod cgroup;
 pub mod cgroup_id;
 pub mod cmdline;
+pub mod configured;
 pub mod kernel_info;
 pub mod mounts;
 pub mod netns;

@@ -295,7 +295,7 @@ impl PodIndex {
         }
         let pod = Arc::clone(&known.pod);
         let active = is_active(&pod);
-        let own: Vec<IpAddr> = pod.ips.iter().map(|ip| ip.to_canonical()).collect();
+        let own: Vec<IpAddr> = pod.ips.iter().map(IpAddr::to_canonical).collect();
         let own = if active && !pod.host_network { own } else { Vec::new() };
         self.addresses.set(slot, &known.keys.addresses, &own, now, after);
         known.keys.addresses = own;

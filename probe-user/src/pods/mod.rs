@@ -9,6 +9,8 @@ pub mod clients;
 pub mod file;
 pub mod index;
 pub mod kubelet;
+#[cfg(test)]
+mod measure;
 pub mod naming;
 pub mod owner;
 pub mod probe;

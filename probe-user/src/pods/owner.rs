@@ -38,20 +38,20 @@ pub fn owner_pod<'a>(
     let named = cgroup.map(container_of_path).unwrap_or_default();
     let id = container_id.or(named.container_id.as_deref());
     let by_id = id.and_then(|id| index.container(id));
-    let mut by_uid = named.pod_uid.as_deref().map(|uid| index.by_uid(uid)).unwrap_or_default();
-    by_uid.retain(|known| known.span.covers(at) || !known.is_gone());
+    let mut in_path = named.pod_uid.as_deref().map(|uid| index.by_uid(uid)).unwrap_or_default();
+    in_path.retain(|known| known.span.covers(at) || !known.is_gone());
     if let Some(owned) = by_id {
-        let agree = by_uid.is_empty() || by_uid.iter().any(|known| std::ptr::eq(*known, owned.known));
+        let agree = in_path.is_empty() || in_path.iter().any(|known| std::ptr::eq(*known, owned.known));
         if agree {
             let (container, image) = (Some(owned.container), owned.image);
             return OwnerPod::One { known: owned.known, container, image };
         }
-        by_uid.push(owned.known);
-        return OwnerPod::Ambiguous(by_uid);
+        in_path.push(owned.known);
+        return OwnerPod::Ambiguous(in_path);
     }
-    match (by_uid.as_slice(), &named.pod_uid, id) {
+    match (in_path.as_slice(), &named.pod_uid, id) {
         ([known], _, _) => OwnerPod::One { known, container: None, image: None },
-        ([_, ..], _, _) => OwnerPod::Ambiguous(by_uid),
+        ([_, ..], _, _) => OwnerPod::Ambiguous(in_path),
         ([], _, Some(id)) => {
             OwnerPod::NotListed { what: format!("container {}", id.get(..12).unwrap_or(id)) }
         }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::choice::PodChoice;
+use super::clients::{ClientOptions, Clients, PodsFrom, follow};
 use super::file::{self, FileError};
 use super::index::ThisNode;
 use super::kubelet::KUBELET_PORT;
@@ -19,13 +20,13 @@ use crate::node::sockets::{TcpState, diag};
 use crate::observation::Nanos;
 
 /// Names for one run of a command.
-#[derive(Debug)]
 pub struct Session {
     names: Names,
     updates: mpsc::Receiver<PodUpdate>,
     hints: NodeHints,
     notes: Vec<String>,
-    file: bool,
+    /// Ends the network sources when it is dropped.
+    clients: Option<Clients>,
 }
 
 /// What may tell which node this is.
@@ -40,6 +41,16 @@ pub struct NodeHints {
 }
 
 impl NodeHints {
+    /// All names that it may have, the best first.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.given.iter().chain(&self.guesses).cloned()
+    }
+
+    /// The name to ask the API server for.
+    pub fn best_name(&self) -> Option<String> {
+        self.names().next()
+    }
+
     /// Reads the environment (`NODE_NAME`), the host's name and the addresses of a network namespace.
     pub fn read(given: Option<String>, netns: &NetNs) -> Self {
         let host =
@@ -54,15 +65,27 @@ impl NodeHints {
 
 impl Session {
     /// Starts what was chosen; within a tokio runtime. A file is read at once.
-    pub fn start(choice: &PodChoice, hints: NodeHints, now: Nanos) -> Result<Self, FileError> {
+    pub fn start(
+        choice: &PodChoice,
+        hints: NodeHints,
+        clients: &ClientOptions,
+        now: Nanos,
+    ) -> Result<Self, FileError> {
         let (sender, updates) = mpsc::channel(CHANNEL_CAPACITY);
-        let file = matches!(choice, PodChoice::File(_));
-        let mut session = Self { names: Names::new(), updates, hints, notes: Vec::new(), file };
-        match choice {
-            PodChoice::File(path) => session.start_file(path, sender, now)?,
-            // No source of these kinds is built in yet: nothing answers.
-            PodChoice::Auto | PodChoice::Kubelet | PodChoice::Api | PodChoice::Cri | PodChoice::None => {}
-        }
+        let mut session = Self { names: Names::new(), updates, hints, notes: Vec::new(), clients: None };
+        let (pods, services) = match choice {
+            PodChoice::File(path) => {
+                session.start_file(path, sender, now)?;
+                session.find_node();
+                return Ok(session);
+            }
+            PodChoice::None => return Ok(session),
+            PodChoice::Auto => (PodsFrom::Auto, cfg!(feature = "kube")),
+            PodChoice::Kubelet => (PodsFrom::Kubelet, false),
+            PodChoice::Api => (PodsFrom::Api, cfg!(feature = "kube")),
+            PodChoice::Cri => (PodsFrom::Cri, false),
+        };
+        session.clients = Some(follow(Some(pods), services, clients, sender));
         session.find_node();
         Ok(session)
     }
@@ -85,11 +108,6 @@ impl Session {
     /// What to know about what was read, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
-    }
-
-    /// The name of the node that the user gave.
-    pub fn given_node(&self) -> Option<&str> {
-        self.hints.given.as_deref()
     }
 
     /// The next message; waits forever if there is no source.
@@ -123,16 +141,17 @@ impl Session {
         }
     }
 
-    /// Fills names into an incident. Files are as old as they are: their pods are taken as of any time.
+    /// Fills names into an incident. Its owner's sockets are looked at only if nothing else tells a kubelet.
     pub fn name(&mut self, incident: &mut Incident, netns: &NetNs) {
         let known = super::naming::is_known_kubelet(&incident.owner);
-        let pid = incident.owner.pid.filter(|_| !known && self.is_useful());
+        let answered = self.names.pods().sources().any_answered();
+        let pid = incident.owner.pid.filter(|_| !known && answered);
         self.names.name(incident, pid.and_then(|pid| listens(pid, netns)));
-    }
-
-    /// Whether anything is known that could name something.
-    fn is_useful(&self) -> bool {
-        self.file || self.names.pods().sources().any_answered()
+        let unnamed = incident.probe.is_none() && known;
+        if let Some(clients) = self.clients.as_ref().filter(|_| unnamed) {
+            // A pod that no list had yet may be in the next one, which then names the end of this incident.
+            clients.refresh();
+        }
     }
 
     fn find_node(&mut self) {

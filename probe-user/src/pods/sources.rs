@@ -31,11 +31,13 @@ pub struct SourceState {
 impl SourceState {
     /// What is missing of what it could say, one sentence each.
     pub fn complaints(&self) -> Vec<String> {
-        let unreadable = |count: usize, what: &str| {
-            (count > 0).then(|| format!("{count} {what} of its list could not be read"))
+        let unreadable = |count: usize, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what} of its list could not be read")),
+            count => Some(format!("{count} {what}s of its list could not be read")),
         };
-        let pods = unreadable(self.unreadable_count, "pods");
-        let services = unreadable(self.unreadable_services, "Services");
+        let pods = unreadable(self.unreadable_count, "pod");
+        let services = unreadable(self.unreadable_services, "Service");
         self.trouble.iter().cloned().chain(pods).chain(services).collect()
     }
 

@@ -31,13 +31,11 @@ pub enum TargetBy {
 pub fn targets(pod: &Pod, handler: &Handler) -> Vec<Target> {
     let Some(port) = port(handler) else { return Vec::new() };
     let at = |by, ip| Target { address: SocketAddr::new(ip, port), by };
-    match host(handler) {
-        Some(host) => host_addresses(host).into_iter().map(|ip| at(TargetBy::Host, ip)).collect(),
-        None => {
-            let by = |n| if n == 0 { TargetBy::PodAddress } else { TargetBy::OtherPodAddress };
-            pod.ips.iter().enumerate().map(|(n, ip)| at(by(n), ip.to_canonical())).collect()
-        }
+    if let Some(host) = host(handler) {
+        return host_addresses(host).into_iter().map(|ip| at(TargetBy::Host, ip)).collect();
     }
+    let by = |n| if n == 0 { TargetBy::PodAddress } else { TargetBy::OtherPodAddress };
+    pod.ips.iter().enumerate().map(|(n, ip)| at(by(n), ip.to_canonical())).collect()
 }
 
 /// The port that a probe connects to, host byte order.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::doctor::Doctor;
+use crate::exposure::check::Check;
 use crate::report::pods::ProbeLine;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
@@ -25,6 +26,11 @@ pub fn write_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> 
 /// Writes what the doctor found as one line.
 pub fn write_doctor(out: &mut impl Write, doctor: &Doctor) -> io::Result<()> {
     write_line(out, doctor)
+}
+
+/// Writes what the check found as one line.
+pub fn write_check(out: &mut impl Write, check: &Check) -> io::Result<()> {
+    write_line(out, check)
 }
 
 /// Writes one probe as one line.

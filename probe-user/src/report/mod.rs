@@ -1,5 +1,7 @@
 //! One file per output format.
 
+pub mod check;
+pub mod check_script;
 pub mod doctor;
 pub mod json;
 pub mod pods;

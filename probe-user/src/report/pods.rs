@@ -93,7 +93,7 @@ pub fn page(index: &PodIndex, notes: &[String], now: Nanos, style: TextStyle) ->
         page.blank();
     }
     summary(&mut page, index, &pods);
-    sources(&mut page, index, now);
+    sources(&mut page, index, &pods, now);
     for note in notes {
         page.field(0, ("Note", BOLD), 10, (&escape_all(note), PLAIN));
     }
@@ -142,19 +142,7 @@ fn action(known: &Known, probe: &ProbeSpec) -> String {
 fn summary(page: &mut Page, index: &PodIndex, pods: &[&Known]) {
     let probes: usize = pods.iter().map(|known| probes_of(known).count()).sum();
     let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let node = match &index.node().name {
-        Some(name) => format!(" on node {}", escape(name)),
-        None => {
-            let mut nodes: Vec<_> = pods.iter().filter_map(|known| known.pod.node_name.as_ref()).collect();
-            nodes.sort();
-            nodes.dedup();
-            match nodes.as_slice() {
-                [] => String::new(),
-                [only] => format!(" on node {}", escape(only)),
-                all => format!(" on {} nodes; which of them this is, is not known (see --node)", all.len()),
-            }
-        }
-    };
+    let node = on_node(index, pods);
     let text = format!("{}, {}{node}", count(pods.len(), "pod"), count(probes, "probe"));
     page.field(0, ("Pods", BOLD), 10, (&text, PLAIN));
     if index.refused() > 0 {
@@ -163,10 +151,26 @@ fn summary(page: &mut Page, index: &PodIndex, pods: &[&Known]) {
     }
 }
 
-fn sources(page: &mut Page, index: &PodIndex, now: Nanos) {
+/// ` on node node-a`
+fn on_node(index: &PodIndex, pods: &[&Known]) -> String {
+    if let Some(name) = &index.node().name {
+        return format!(" on node {}", escape(name));
+    }
+    let mut nodes: Vec<_> = pods.iter().filter_map(|known| known.pod.node_name.as_ref()).collect();
+    nodes.sort();
+    nodes.dedup();
+    match nodes.as_slice() {
+        [] => String::new(),
+        [only] => format!(" on node {}", escape(only)),
+        all => format!(" on {} nodes; which of them this is, is not known (see --node-name)", all.len()),
+    }
+}
+
+fn sources(page: &mut Page, index: &PodIndex, pods: &[&Known], now: Nanos) {
     for (kind, state) in index.sources().iter() {
         let mut parts = Vec::new();
-        if let Some(last) = state.last_word {
+        let names_any = pods.is_empty() || pods.iter().any(|known| known.source == kind);
+        if let Some(last) = state.last_word.filter(|_| names_any) {
             parts.push(format!("{kind}, listed {} s ago", now.saturating_sub(last).max(0) / 1_000_000_000));
             if !kind.knows_probes() {
                 parts.push("the container runtime does not know probes".to_owned());

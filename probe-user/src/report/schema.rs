@@ -6,12 +6,14 @@ use serde_json::Value;
 
 use crate::diagnosis::incident::{Incident, Summary};
 use crate::doctor::Doctor;
+use crate::exposure::check::Check;
 use crate::report::pods::ProbeLine;
 
 /// Every schema with the name of its file under `docs/schema/`.
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("incident.v1.json", of::<Incident>("portclash.incident/v1")),
+        ("check.v1.json", of::<Check>("portclash.check/v1")),
         ("doctor.v1.json", of::<Doctor>("portclash.doctor/v1")),
         ("probe.v1.json", of::<ProbeLine>("portclash.probe/v1")),
         ("summary.v1.json", of::<Summary>("portclash.summary/v1")),

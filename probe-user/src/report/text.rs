@@ -156,7 +156,7 @@ fn steps(page: &mut Page, incident: &Incident) {
     }
 }
 
-fn advise(page: &mut Page, advice: &Advice) {
+pub(super) fn advise(page: &mut Page, advice: &Advice) {
     let Advice { setting, value, command, persist, why } = advice;
     let commands = [command.as_deref().map(escape_all), persist.as_deref().map(persist_command)];
     let commands: Vec<String> = commands.into_iter().flatten().collect();
@@ -257,7 +257,7 @@ fn counted(verdict: Verdict, count: u64) -> Option<String> {
 }
 
 /// `41,208`
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (n, digit) in digits.chars().enumerate() {

@@ -3,6 +3,8 @@
 mod account;
 pub mod clock;
 pub mod live;
+pub mod node_files;
+pub mod node_live;
 pub mod owner;
 pub mod table;
 mod translate;

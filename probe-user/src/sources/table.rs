@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::ipvs::diff::{TableDiff, diff};
-use crate::ipvs::reader::{ReadError, Way, read_connections, read_node_table};
+use crate::ipvs::reader::{ReadError, TableSource, Way, read_connections, read_node_table};
 use crate::ipvs::table::{IpvsConnection, ServiceTable};
 use crate::ipvs::{Content, netlink, parse_services};
 use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
@@ -71,7 +71,7 @@ impl TableReader {
     }
 
     fn read_node(&mut self) -> TableRead {
-        match in_namespace(&self.netns, |proc_net| read_node_table(proc_net, None, netlink::read_table)) {
+        match read_once(&self.netns) {
             Ok(Ok((table, source))) => {
                 self.trouble = source.note;
                 let source = match source.way {
@@ -124,6 +124,11 @@ fn in_namespace<T: Send>(netns: &NetnsSpec, read: impl FnOnce(&Path) -> T + Send
         NetnsSpec::Pid(pid) => Ok(read(Path::new(&format!("/proc/{pid}/net")))),
         NetnsSpec::Path(_) => NetNs::open(netns)?.run_inside(|| read(Path::new("/proc/thread-self/net"))),
     }
+}
+
+/// Reads the IPVS table of a namespace once, and says why it could not; `hz`: see [`crate::ipvs::proc::parse_table`].
+pub fn read_once(netns: &NetnsSpec) -> Result<Result<(ServiceTable, TableSource), ReadError>, NetnsError> {
+    in_namespace(netns, |proc_net| read_node_table(proc_net, None, netlink::read_table))
 }
 
 /// Several times the table of 200,000 services. A device that never ends must not fill the memory.

@@ -76,8 +76,15 @@ struct Trace {
 
 impl Trace {
     fn begin(services: &tempfile::NamedTempFile, more: &[&str], stdout: impl Into<Stdio>) -> Self {
-        let mut command =
-            portclash(&["trace", "-o", "json", "--services", services.path().to_str().unwrap()]);
+        let mut command = portclash(&[
+            "trace",
+            "--pods",
+            "none",
+            "-o",
+            "json",
+            "--services",
+            services.path().to_str().unwrap(),
+        ]);
         command.args(HERE).args(more).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -274,8 +281,15 @@ fn a_closed_standard_error_stops_nothing() {
     let file = services(&[Bound::new().address]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command =
-        portclash(&["trace", "--duration", "100ms", "--services", file.path().to_str().unwrap()]);
+    let mut command = portclash(&[
+        "trace",
+        "--pods",
+        "none",
+        "--duration",
+        "100ms",
+        "--services",
+        file.path().to_str().unwrap(),
+    ]);
     let output = command.args(HERE).stderr(writer).output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}", output.status);
     assert!(String::from_utf8(output.stdout).unwrap().starts_with("Summary"));
@@ -294,7 +308,7 @@ fn a_service_file_that_cannot_be_used_is_named_with_the_reason() {
         (env!("CARGO_BIN_EXE_portclash"), &["program", "ipvsadm -Ln"]),
     ];
     for (path, words) in cases {
-        let mut command = portclash(&["trace", "--services", path]);
+        let mut command = portclash(&["trace", "--pods", "none", "--services", path]);
         let output = command.args(HERE).output().unwrap();
         refused(&output, words);
         let message = String::from_utf8_lossy(&output.stderr);

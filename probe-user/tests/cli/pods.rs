@@ -39,7 +39,7 @@ fn two_nodes(folder: &Path) -> String {
 #[test]
 fn the_probes_of_one_node_as_json() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run(&["pods", "--pods", &two_nodes(folder.path()), "--node", "node-a", "-o", "json"]);
+    let output = run(&["pods", "--pods", &two_nodes(folder.path()), "--node-name", "node-a", "-o", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains("hunter2"));
@@ -63,7 +63,9 @@ fn all_pods_are_listed_where_the_node_is_not_known() {
     let output = run(&["pods", "--pods", &two_nodes(folder.path())]);
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    for word in ["default/a", "default/b", "GET http://10.23.77.138:8080/healthz", "--node", "every 10 s"] {
+    for word in
+        ["default/a", "default/b", "GET http://10.23.77.138:8080/healthz", "--node-name", "every 10 s"]
+    {
         assert!(text.contains(word), "\"{word}\" is not in: {text}");
     }
 }
@@ -85,7 +87,7 @@ fn what_cannot_be_listed_is_refused_with_what_to_do() {
     let choice = two_nodes(folder.path());
     refused(&run(&["pods", "--pods", "file:/nowhere/pods.json"]), &["/nowhere/pods.json", "No such file"]);
     refused(&run(&["pods", "--pods", "file:/etc/hostname"]), &["/etc/hostname", "kubectl get pods"]);
-    refused(&run(&["pods", "--pods", &choice, "--node", "node-c"]), &["node-c", "node-a, node-b"]);
+    refused(&run(&["pods", "--pods", &choice, "--node-name", "node-c"]), &["node-c", "node-a, node-b"]);
     refused(&run(&["pods", "--pods", "none"]), &["file:PATH"]);
     let wrong = run(&["pods", "--pods", "magic"]);
     assert_eq!(wrong.status.code(), Some(2));

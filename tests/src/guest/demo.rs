@@ -26,7 +26,8 @@ pub(super) fn run() -> Result<u8> {
     let (ready, start) = mpsc::channel();
     let player = std::thread::spawn(move || play(&start));
     let trace =
-        ["portclash", "trace", "--count", "1", "--duration", "20s", "--color", "never"].map(str::to_owned);
+        ["portclash", "trace", "--pods", "none", "--count", "1", "--duration", "20s", "--color", "never"]
+            .map(str::to_owned);
     let status = process::stream(&trace, |line| {
         if line.starts_with("tracing:") {
             // The player may have given up already; its error is shown below.

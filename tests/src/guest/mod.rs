@@ -1,6 +1,7 @@
 //! What the one binary of the guest does, by how it is called.
 
 mod burst;
+mod choose;
 mod connect;
 mod demo;
 mod init;
@@ -29,6 +30,9 @@ pub fn main() -> ExitCode {
             burst::run(local, first, count, remote).map(|()| 0)
         }
         Some((mode, [settings])) if mode == "kubelet" => kubelet::run(settings).map(|()| 0),
+        Some((mode, [way, count, home, services])) if mode == "choose" => {
+            choose::run(way, count, home, services).map(|()| 0)
+        }
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -49,7 +53,10 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    if std::env::args().nth(1).is_some_and(|mode| ["connect", "burst", "kubelet"].contains(&mode.as_str())) {
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|mode| ["connect", "burst", "choose", "kubelet"].contains(&mode.as_str()))
+    {
         println!("{error:#}");
     } else {
         host::say(&format!("error: {error:#}"));

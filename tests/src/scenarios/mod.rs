@@ -8,6 +8,7 @@ mod expected;
 mod losses;
 mod options;
 mod pods;
+mod port_choice;
 mod ports;
 mod seed;
 
@@ -76,6 +77,12 @@ pub const ALL: &[Scenario] = &[
     scenario("control_aborted", controls::aborted),
     scenario("control_late_syn_ack", controls::late_syn_ack),
     scenario("ports_used_up", ports::used_up),
+    scenario("port_choice_seed_connect", port_choice::seed_connect),
+    scenario("port_choice_seed_bind", port_choice::seed_bind),
+    scenario("port_choice_many_connect", port_choice::many_connect),
+    scenario("port_choice_many_bind", port_choice::many_bind),
+    scenario("port_choice_traced", port_choice::traced),
+    scenario("port_choice_search", port_choice::search),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),

@@ -32,7 +32,7 @@ fn find(rows: &[Row], local: SocketAddr, state: TcpState) -> Option<&Row> {
 }
 
 fn rows(netns: &NetNs, states: States) -> Vec<Row> {
-    let (rows, reading) = fold(netns, states, Vec::new, |rows, row| rows.push(row)).unwrap();
+    let (rows, reading) = fold(netns, states, Vec::new, Vec::push).unwrap();
     assert_eq!(reading, Reading { way: Way::Netlink, note: None, unreadable: Vec::new() });
     rows
 }
@@ -109,7 +109,9 @@ fn proc_is_only_the_way_that_is_left_and_agrees() {
     assert_eq!(reading.way, Way::Proc { refused: "Operation not permitted".into() });
     let mut by_netlink = rows(&netns, States::ALL);
     for rows in [&mut by_proc, &mut by_netlink] {
-        rows.iter_mut().for_each(|row| row.time_wait_left_ms = row.time_wait_left_ms.map(|_| 0));
+        for row in rows.iter_mut() {
+            row.time_wait_left_ms = row.time_wait_left_ms.map(|_| 0);
+        }
         rows.sort_by_key(|row| (row.local, row.remote));
     }
     assert_eq!(by_proc.len(), 4);

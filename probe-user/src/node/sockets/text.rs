@@ -33,8 +33,8 @@ impl Form {
     /// Tells by its first lines whether `bytes` lists sockets. Cheap: it is for telling kinds of files apart.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         rows::lines(bytes).take(RECOGNISED_LINES).find_map(|(_, line)| match Line::of(&shortened(line)) {
-            Line::Header(form) => Some(form),
-            Line::Row(form, Ok(_) | Err(RowError::Unresolved(_) | RowError::OtherProtocol)) => Some(form),
+            Line::Header(form)
+            | Line::Row(form, Ok(_) | Err(RowError::Unresolved(_) | RowError::OtherProtocol)) => Some(form),
             Line::Count(..) => Some(Self::Counts),
             _ => None,
         })

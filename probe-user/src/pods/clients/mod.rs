@@ -18,6 +18,8 @@ mod kubelet;
 mod reader;
 mod secret;
 mod task;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod verify;
 mod voice;

@@ -147,10 +147,16 @@ fn invalid_certificate(invalid: &CertificateError, error: &Error) -> TlsTrouble 
         CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsTrouble::UnknownAuthority,
         CertificateError::NotValidForName => TlsTrouble::WrongName(Vec::new()),
         CertificateError::NotValidForNameContext { presented, .. } => {
-            TlsTrouble::WrongName(presented.iter().take(8).cloned().collect())
+            TlsTrouble::WrongName(presented.iter().take(8).map(|name| bare(name)).collect())
         }
         _ => TlsTrouble::Other(error.to_string()),
     }
+}
+
+/// The name in webpki's `DnsName("node-a")`.
+fn bare(name: &str) -> String {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"').chars().filter(|c| !c.is_control()).take(253).collect()
 }
 
 impl fmt::Display for TlsTrouble {
