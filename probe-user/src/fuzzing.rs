@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
 use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
+use crate::kubelet_log::{FailureClass, LineParser, Scanner, Times, YearRule, recognise};
 use crate::kubernetes::{self, ServiceNames, names};
 use crate::node::cgroup::container_of;
 use crate::node::cmdline::masked_cmdline_from_bytes;
@@ -143,6 +144,25 @@ pub fn kubernetes_lists(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a log of the kubelet. Where the blocks end that it is read in decides nothing.
+pub fn kubelet_log(bytes: &[u8]) {
+    let scan = |size: usize| {
+        let times = Times { zone: None, year: YearRule::From(2022) };
+        let mut scanner = Scanner::new(LineParser::new("fuzz".into(), times));
+        let mut found = Vec::new();
+        bytes.chunks(size).for_each(|block| scanner.feed(block, &mut found));
+        scanner.finish(&mut found);
+        found
+    };
+    let found = scan(usize::MAX);
+    assert_eq!(found, scan(7));
+    for failure in found {
+        assert!(failure.text.len() <= 1024 && !failure.text.contains('\n'), "{failure:?}");
+        assert!(failure.class != FailureClass::Exec || failure.target.is_none(), "{failure:?}");
+    }
+    recognise(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +200,21 @@ mod tests {
          net.ipv4.ip_local_reserved_ports=30000-32767,50000\nnet.ipv4.ip_local_port_range=1 # x\n";
 
     /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
+    /// One failed probe in each wrapping.
+    const LOG: &str = concat!(
+        "I0717 20:31:39.569363   23774 prober.go:106] Readiness probe for \"web-1_default(92d60c48-6b22):web\" failed (failure): ",
+        "Get http://10.11.75.4:8080/health?a=b: dial tcp 10.11.75.4:8080: getsockopt: connection refused\n",
+        "2019-03-08T11:31:46.679082406Z stderr P I0308 11:31:46.678784 1 prober.go:107] \"Probe failed\" podUID=3d-a output=<\n",
+        "2019-03-08T11:31:46.679082406Z stderr F \n",
+        "2019-03-08T06:31:46.679082406-05:00 stderr F \tGet \"http://[fd00::1]:80/\": read tcp [fd00::2]:1->[fd00::1]:80: EOF\n",
+        "2019-03-08T11:31:46.679082406Z stderr F  > pod=\"ns/p\"\n",
+        "{\"log\":\"I1201 01:10:55.515000 1 prober.go:116] \\\"Probe failed\\\" probeType=\\\"Liveness\\\" output=\\\"\\\"\\n\",\"time\":",
+        "\"2022-12-01T01:10:55.515174992Z\"}\n",
+        "{\"MESSAGE\":[73,48,57,49,53],\"__REALTIME_TIMESTAMP\":\"1663268944534948\"}\n",
+        "Sep 15 19:09:04 node-a kubelet[1]: {\"ts\":1663268944534.948,\"caller\":\"prober/prober.go:121\",\"msg\":\"Probe errored\",",
+        "\"pod\":{\"name\":\"p\",\"namespace\":\"ns\"},\"err\":\"rpc error\"}\n",
+    );
+
     fn datagram() -> Vec<u8> {
         let word = |out: &mut Vec<u8>, number: u16| out.extend(number.to_ne_bytes());
         let mut service = Vec::new();
@@ -267,6 +302,7 @@ mod tests {
             kernel_event(&bytes);
             node_files(&bytes);
             kubernetes_lists(&bytes);
+            kubelet_log(&bytes);
         }
 
         #[test]
@@ -310,6 +346,11 @@ mod tests {
         #[test]
         fn mutated_sysctl_files(steps in steps()) {
             sysctl_file(&mutate(SYSCTLS.as_bytes().to_vec(), &steps));
+        }
+
+        #[test]
+        fn mutated_logs(steps in steps()) {
+            kubelet_log(&mutate(LOG.as_bytes().to_vec(), &steps));
         }
 
         #[test]

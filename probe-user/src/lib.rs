@@ -9,6 +9,7 @@ pub mod exposure;
 pub mod fuzzing;
 pub mod ipvs;
 pub mod kernel;
+pub mod kubelet_log;
 pub mod kubernetes;
 mod memory;
 pub mod node;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::ipvs::table::{IpvsConnection, Service, ServiceTable};
+use crate::kubelet_log::ProbeFailure;
 
 /// Nanoseconds since the Unix epoch, UTC.
 pub type Nanos = i64;
@@ -151,5 +152,12 @@ pub enum Fact {
         socket: Option<u64>,
         /// Error on the socket (ETIMEDOUT, ECONNREFUSED, …); 0 = its process closed it.
         errno: i32,
+    },
+    /// The kubelet logged that a probe failed.
+    ProbeFailed {
+        /// What it logged.
+        failure: Arc<ProbeFailure>,
+        /// Where that probe connects to, by whoever knows the pod. The line's own target need not be repeated.
+        targets: Vec<SocketAddr>,
     },
 }

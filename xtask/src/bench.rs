@@ -1,4 +1,4 @@
-//! `cargo xtask bench connect`: what tracing costs, next to bpftrace and strace.
+//! `cargo xtask bench`: what tracing costs, next to bpftrace and strace; how fast a log is read, next to grep.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_mins(20);
 /// What the line with the result begins with; `tests/src/bench/mod.rs` writes it.
 const RESULT: &str = "result ";
 
-/// Measure what tracing costs.
+/// Measure what tracing costs, and how fast logs are read.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -31,6 +31,15 @@ pub(crate) struct Arguments {
 enum Bench {
     /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
     Connect(Connect),
+    /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
+    Log(Log),
+}
+
+#[derive(clap::Args)]
+struct Log {
+    /// How often each log is scanned
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 #[derive(clap::Args)]
@@ -48,7 +57,34 @@ struct Connect {
 
 /// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let Bench::Connect(connect) = &arguments.bench;
+    match &arguments.bench {
+        Bench::Connect(connect) => run_connect(connect),
+        Bench::Log(log) => run_log(log),
+    }
+}
+
+fn run_log(log: &Log) -> Result<ExitCode> {
+    let folder = workspace::set_up("bench");
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["bench", "--package", "probe-user", "--bench", "kubelet_log", "--", &log.rounds.to_string()])
+        .arg(&folder);
+    let output = command::output(&mut cargo)?;
+    let rows: Vec<Value> = output
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    print!("{}", table::log_text(&rows));
+    let path = folder.join("log.json");
+    let result = serde_json::json!({"machine": machine(false), "rounds": log.rounds, "logs": rows});
+    std::fs::write(&path, format!("{result:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_connect(connect: &Connect) -> Result<ExitCode> {
     let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;

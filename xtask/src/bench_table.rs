@@ -52,6 +52,18 @@ pub(super) fn text(result: &Value) -> String {
     text
 }
 
+/// One line per log.
+pub(super) fn log_text(logs: &[Value]) -> String {
+    let mut text =
+        format!("\n{:<34}{:>10}{:>10}{:>11}{:>11}\n", "100 MB of", "lines", "failed", "scan, ms", "grep, ms");
+    for log in logs {
+        let (scan, grep) = (decimals(log, "scan_ms", 1), decimals(log, "grep_ms", 1));
+        let (name, lines, failures) = (plain(log, "log"), plain(log, "lines"), plain(log, "failures"));
+        let _ = writeln!(text, "{name:<34}{lines:>10}{failures:>10}{scan:>11}{grep:>11}");
+    }
+    text
+}
+
 fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -89,6 +101,14 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("bpftrace")).unwrap();
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["bpftrace", "-", "-", "---", "-"]);
         assert!(text.contains("not measured: cannot start bpftrace"), "{text}");
+    }
+
+    #[test]
+    fn a_log_is_one_line() {
+        let text =
+            log_text(&[json!({"log": "CRI", "lines": 4, "failures": 1, "scan_ms": 20.04, "grep_ms": 30.0})]);
+        let row = text.lines().find(|line| line.starts_with("CRI")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["CRI", "4", "1", "20.0", "30.0"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::node::netns::NetnsSpec;
 use crate::observation::{Fact, Observation};
 use crate::pods::session::Session as Names;
 use crate::report::{json, text};
+use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
 use crate::sources::live::{Live, LiveOptions};
 
 /// Trace connects live: one line when a connect from a service port begins, the verdict when it is clear
@@ -54,6 +55,10 @@ pub(super) struct Args {
     /// Read the service table this often; where kprobes work, changes are noticed at once, and polling is ten times rarer
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     poll: Duration,
+    /// Kubelet's log, to name the probe that failed: journal, journal:UNIT, a file, a directory of container logs, or none;
+    /// auto takes the first that this node has
+    #[arg(long, value_name = "auto|journal[:UNIT]|PATH|none", default_value = "auto")]
+    kubelet_log: KubeletLog,
     /// Network namespace to trace, by path or by the pid of a process in it [default: that of pid 1]
     #[arg(long, value_name = "PATH|PID", default_value = "1", hide_default_value = true)]
     netns: NetnsSpec,
@@ -160,11 +165,16 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),
     };
+    let mut log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
     let mut live = Live::start(&options)?;
     complain(&live.opening());
     let names = args.sources.start(live.netns(), live.clock().now())?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     let mut session = Session::new(args, common, names);
+    if let Some(log) = &log {
+        complain(&format!("kubelet log: {}", log.name()));
+        session.wait_for_log();
+    }
     session.diagnosis.set_node(live.node_facts());
     let end = args.duration.map(|duration| Instant::now() + duration);
     while !session.enough() {
@@ -177,19 +187,31 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
                 session.names.take(update, now);
                 continue;
             }
+            observations = next_lines(log.as_mut()) => observations,
             () = stop.requested() => break,
         };
         session.take(&mut live, observations)?;
+        session.note_trouble(log.as_mut());
         if end.is_some_and(|end| end <= Instant::now()) {
             break;
         }
     }
     if !session.enough() {
         // Whatever ended the trace, what happened before it counts.
-        let remaining = live.remaining();
+        let mut remaining = live.remaining();
+        remaining.extend(log.as_mut().map(KubeletLogSource::remaining).unwrap_or_default());
         session.take(&mut live, remaining)?;
     }
-    session.finish(&live)
+    session.note_trouble(log.as_mut());
+    session.finish(&live, log.as_ref())
+}
+
+/// Lines of the kubelet's log, as soon as there are any.
+async fn next_lines(log: Option<&mut KubeletLogSource>) -> Vec<Observation> {
+    match log {
+        Some(log) => log.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn until(at: i64, now: i64) -> Duration {
@@ -209,7 +231,13 @@ struct Session<'a> {
     verdicts: BTreeMap<Verdict, u64>,
     /// Ids whose verdict was printed while the connection was still open.
     explained: std::collections::HashSet<String>,
+    /// What went wrong with the kubelet's log.
+    trouble: Vec<String>,
 }
+
+/// How long a connection that ended is kept for the kubelet's line about it: the kubelet logs at once, and the line then
+/// goes through the journal or is polled for in a file.
+const LOG_WAIT_NS: i64 = 2_000_000_000;
 
 impl<'a> Session<'a> {
     fn new(args: &'a Args, common: &Common, names: Names) -> Self {
@@ -222,6 +250,19 @@ impl<'a> Session<'a> {
             shown: 0,
             verdicts: BTreeMap::new(),
             explained: std::collections::HashSet::new(),
+            trouble: Vec::new(),
+        }
+    }
+
+    /// Before the first observation: incidents wait for their log line.
+    fn wait_for_log(&mut self) {
+        self.diagnosis = Diagnosis::new(Settings { log_wait_ns: LOG_WAIT_NS, ..Settings::default() });
+    }
+
+    fn note_trouble(&mut self, log: Option<&mut KubeletLogSource>) {
+        for trouble in log.map(KubeletLogSource::take_trouble).unwrap_or_default() {
+            complain(&trouble);
+            self.trouble.push(trouble);
         }
     }
 
@@ -302,12 +343,27 @@ impl<'a> Session<'a> {
         out.flush()
     }
 
-    fn finish(mut self, live: &Live) -> Result<u8> {
+    /// What only the log can tell.
+    fn add_log(&self, summary: &mut Summary, log: &KubeletLogSource) {
+        summary.probe_failures_elsewhere = Some(self.diagnosis.probe_failures_elsewhere());
+        summary.probe_failures_ambiguous = Some(self.diagnosis.probe_failures_ambiguous());
+        summary.incomplete.extend(self.trouble.iter().cloned());
+        if log.lost() > 0 {
+            let lost = log.lost();
+            summary.lost.entry("kubelet log".to_owned()).or_default().insert("lines".to_owned(), lost);
+            summary.incomplete.push(format!("kubelet log: {lost} lines lost"));
+        }
+    }
+
+    fn finish(mut self, live: &Live, log: Option<&KubeletLogSource>) -> Result<u8> {
         let updates = self.diagnosis.finish(live.clock().now());
         self.show(updates, live).context(WRITE)?;
         let mut summary = live.summary(&self.diagnosis)?;
         if self.args.filters() || self.args.count.is_some() {
             summary.verdicts.clone_from(&self.verdicts);
+        }
+        if let Some(log) = log {
+            self.add_log(&mut summary, log);
         }
         self.write_summary(&summary).context(WRITE)?;
         Ok(match (self.shown, summary.incomplete.is_empty()) {

@@ -8,6 +8,7 @@ use super::advice::{Cause, NodeFacts, advise};
 use super::evidence;
 use super::incident::{Confidence, Connection, Hijack, Incident, OwnerInfo, ServiceInfo, Verdict};
 use super::judge::{Case, Judgement};
+use super::lines::Line;
 use super::tables::{Tables, tcp_ports};
 use super::time::{millis_between, rfc3339};
 use crate::ipvs::table::{Service, ServiceId};
@@ -24,7 +25,13 @@ pub(super) fn incident_id(start: Nanos, local: Option<SocketAddr>, remote: Optio
 }
 
 /// The whole incident.
-pub(super) fn incident(case: &Case<'_>, judged: Judgement, node: &NodeFacts, tables: &Tables) -> Incident {
+pub(super) fn incident(
+    case: &Case<'_>,
+    judged: Judgement,
+    node: &NodeFacts,
+    tables: &Tables,
+    line: Option<&Line>,
+) -> Incident {
     let connection = case.connection;
     let tuple = connection.tuple();
     let (local, remote) = (tuple.map(|tuple| tuple.local), tuple.map(|tuple| tuple.remote));
@@ -55,8 +62,8 @@ pub(super) fn incident(case: &Case<'_>, judged: Judgement, node: &NodeFacts, tab
         probe: None,
         hijack: hijack(case),
         resets: evidence::resets(case),
-        log_lines: Vec::new(),
-        evidence: evidence::sentences(case),
+        log_lines: evidence::log_lines(line),
+        evidence: evidence::sentences(case, line),
         advice,
     }
 }

@@ -80,6 +80,12 @@ pub(super) struct Tracked {
     keys: Keys,
     /// Numbers of its facts.
     pub(super) facts: BTreeSet<Id>,
+    /// When it ended, as far as is known now.
+    pub(super) ended: Option<Nanos>,
+    /// It completed its handshake, as far as is known now.
+    pub(super) established: bool,
+    /// A line of the kubelet's log was joined to it.
+    pub(super) logged: bool,
     /// A clear verdict was told.
     pub(super) told: bool,
     /// When it is concluded if nothing else happens.
@@ -89,7 +95,16 @@ pub(super) struct Tracked {
 impl Tracked {
     pub(super) fn new(report: Report, keys: Keys) -> Self {
         let deadline = report.at;
-        Self { reports: vec![report], keys, facts: BTreeSet::new(), told: false, deadline }
+        Self {
+            reports: vec![report],
+            keys,
+            facts: BTreeSet::new(),
+            ended: None,
+            established: false,
+            logged: false,
+            told: false,
+            deadline,
+        }
     }
 
     /// Adds what another source says about the same connect.

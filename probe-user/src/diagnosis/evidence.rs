@@ -2,21 +2,60 @@
 
 use std::net::SocketAddr;
 
-use super::incident::{Evidence, ResetInfo};
+use super::incident::{Evidence, LogLine, ResetInfo};
 use super::judge::{Case, ECONNREFUSED, ETIMEDOUT, Resetter};
+use super::lines::Line;
 use super::time::rfc3339;
+use crate::kubelet_log::{FailureClass, ProbeFailure};
+use crate::kubernetes::pod::ProbeType;
 use crate::observation::{Fact, Nanos, Observation};
 
-/// All evidence of a case, oldest first, with the reports of the connect itself.
-pub(super) fn sentences(case: &Case<'_>) -> Vec<Evidence> {
+/// All evidence of a case, oldest first, with the reports of the connect itself and the kubelet's log line.
+pub(super) fn sentences(case: &Case<'_>, line: Option<&Line>) -> Vec<Evidence> {
     let reports = case.connection.reports().iter().map(|report| (report.at, 0, began(case), &report.source));
     let facts =
         case.facts.iter().map(|fact| (fact.at, stage(&fact.fact), sentence(case, fact), &fact.source));
-    let mut all: Vec<(Nanos, u8, String, _)> = reports.chain(facts).collect();
+    let line = line.map(|line| (line.at, LAST, logged(&line.failure), &line.source));
+    let mut all: Vec<(Nanos, u8, String, _)> = reports.chain(facts).chain(line).collect();
     all.sort();
     all.into_iter()
         .map(|(at, _, text, source)| Evidence { at: rfc3339(at), source: source.to_string(), text })
         .collect()
+}
+
+/// The kubelet's line as the contract writes it.
+pub(super) fn log_lines(line: Option<&Line>) -> Vec<LogLine> {
+    let line = line.map(|line| LogLine {
+        at: rfc3339(line.at),
+        file: line.failure.file.to_string(),
+        line: line.failure.line,
+        text: line.failure.text.clone(),
+    });
+    line.into_iter().collect()
+}
+
+fn logged(failure: &ProbeFailure) -> String {
+    let kind = match failure.kind {
+        Some(ProbeType::Liveness) => "liveness probe",
+        Some(ProbeType::Readiness) => "readiness probe",
+        Some(ProbeType::Startup) => "startup probe",
+        None => "probe",
+    };
+    let container = failure.container.iter().map(|name| format!("container {name}"));
+    let pod = failure
+        .namespace
+        .iter()
+        .zip(&failure.name)
+        .map(|(namespace, name)| format!("pod {namespace}/{name}"));
+    let whose: Vec<String> = container.chain(pod).collect();
+    let whose = if whose.is_empty() { String::new() } else { format!(" of {}", whose.join(" in ")) };
+    let how = match failure.class {
+        FailureClass::Timeout => " with a timeout",
+        FailureClass::Refused => ": connection refused",
+        FailureClass::Reset => ": connection reset",
+        _ => "",
+    };
+    format!("the kubelet logged that the {kind}{whose} failed{how}")
 }
 
 /// RSTs, oldest first.
@@ -44,6 +83,9 @@ pub(super) fn resets(case: &Case<'_>) -> Vec<ResetInfo> {
         .collect()
 }
 
+/// The log tells what happened before.
+const LAST: u8 = 9;
+
 /// Facts of one instant in the order in which they happen.
 fn stage(fact: &Fact) -> u8 {
     match fact {
@@ -55,6 +97,7 @@ fn stage(fact: &Fact) -> u8 {
         Fact::ConnectFailed { .. } => 6,
         Fact::Died { .. } => 7,
         Fact::ConnectionRow { .. } => 8,
+        Fact::ProbeFailed { .. } => LAST,
     }
 }
 
@@ -87,6 +130,7 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
         Fact::Established { .. } => "the handshake completed".to_owned(),
         Fact::Died { errno, .. } => died(*errno),
         Fact::ConnectFailed { errno, .. } => format!("connect() failed with {}", errno_name(*errno)),
+        Fact::ProbeFailed { failure, .. } => logged(failure),
         Fact::ConnectBegan { .. } | Fact::Services { .. } => {
             format!("connect from {}", address(local))
         }

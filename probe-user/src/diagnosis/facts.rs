@@ -39,7 +39,11 @@ impl Held {
             Fact::Established { .. } => "established",
             Fact::Died { .. } => "died",
             // Any connect of the node can fail; those that were not flagged are none of our business.
-            Fact::ConnectFailed { .. } | Fact::ConnectBegan { .. } | Fact::Services { .. } => return None,
+            // A log line is counted on its own.
+            Fact::ConnectFailed { .. }
+            | Fact::ConnectBegan { .. }
+            | Fact::Services { .. }
+            | Fact::ProbeFailed { .. } => return None,
         })
     }
 }
@@ -67,7 +71,7 @@ fn keys(fact: &Fact) -> Keys {
             life(Some(Tuple { local: *local, remote: *remote }), *socket)
         }
         Fact::ConnectFailed { socket, .. } => life(None, *socket),
-        Fact::ConnectionRow { .. } | Fact::Services { .. } => Keys::default(),
+        Fact::ConnectionRow { .. } | Fact::Services { .. } | Fact::ProbeFailed { .. } => Keys::default(),
     }
 }
 
@@ -113,7 +117,8 @@ fn canonical_fact(mut fact: Fact) -> Fact {
         Fact::Hijacked { connection: row, .. } | Fact::ConnectionRow { row, .. } => {
             *row = canonical_row(row.clone());
         }
-        Fact::Services { .. } => {}
+        // The addresses of a log line are compared in `lines.rs`.
+        Fact::Services { .. } | Fact::ProbeFailed { .. } => {}
     }
     fact
 }

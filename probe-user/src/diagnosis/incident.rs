@@ -251,6 +251,11 @@ pub struct Summary {
     pub verdicts: std::collections::BTreeMap<Verdict, u64>,
     /// Connects that passed the connect hook; `null` where nothing counts them.
     pub connects_seen: Option<u64>,
+    /// Failed probes in the kubelet's log that are about none of the incidents: they failed for another reason. `null`
+    /// where no log was read.
+    pub probe_failures_elsewhere: Option<u64>,
+    /// Failed probes in the kubelet's log that fit several connections equally well. `null` where no log was read.
+    pub probe_failures_ambiguous: Option<u64>,
     /// What was lost: program → reason → count. Empty = nothing.
     pub lost: std::collections::BTreeMap<String, std::collections::BTreeMap<String, u64>>,
     /// Need → the rung that served it.

@@ -78,11 +78,7 @@ impl Index {
             (Some(remote), Some(seq)) => {
                 self.window(remote, seq, seq.wrapping_add(MAX_SYN_DATA), &mut found);
             }
-            (Some(remote), None) => found.extend(
-                self.remotes
-                    .range((remote, None, 0)..=(remote, Some(u32::MAX), Id::MAX))
-                    .map(|&(_, _, id)| id),
-            ),
+            (Some(remote), None) => found.extend(self.with_remote(remote)),
             (None, _) => {}
         }
         found
@@ -91,6 +87,12 @@ impl Index {
     /// All with these addresses.
     pub(super) fn with_tuple(&self, tuple: Tuple) -> impl Iterator<Item = Id> + '_ {
         self.tuples.range((tuple, *ALL.start())..=(tuple, *ALL.end())).map(|&(_, id)| id)
+    }
+
+    /// All with this server.
+    pub(super) fn with_remote(&self, remote: SocketAddr) -> impl Iterator<Item = Id> + '_ {
+        let range = (remote, None, 0)..=(remote, Some(u32::MAX), Id::MAX);
+        self.remotes.range(range).map(|&(_, _, id)| id)
     }
 
     fn same(&self, keys: &Keys) -> BTreeSet<Id> {

@@ -79,7 +79,7 @@ fn rank(fact: &Held, connection: &Tracked) -> Option<Rank> {
         | Fact::ConnectFailed { netns, .. } => {
             by_life(fact, connection).filter(|_| agree(*netns, connection.netns()))
         }
-        Fact::Services { .. } | Fact::ConnectBegan { .. } => None,
+        Fact::Services { .. } | Fact::ConnectBegan { .. } | Fact::ProbeFailed { .. } => None,
     }
 }
 

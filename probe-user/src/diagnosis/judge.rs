@@ -80,6 +80,11 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// The handshake completed.
+    pub(super) fn established(&self) -> bool {
+        self.has(|fact| matches!(fact, Fact::Established { .. }))
+    }
+
     /// When the last reset was sent.
     pub(super) fn last_reset(&self) -> Option<Nanos> {
         self.facts.iter().filter(|fact| matches!(fact.fact, Fact::Reset { .. })).map(|fact| fact.at).max()

@@ -15,6 +15,7 @@ pub mod incident;
 mod index;
 mod join;
 mod judge;
+mod lines;
 mod state;
 mod tables;
 pub mod time;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub settle_ns: i64,
     /// Exhaustion that stopped is concluded after this.
     pub silence_ns: i64,
+    /// How long a connection that is due is kept for the kubelet's log line about it: zero where no log is read.
+    pub log_wait_ns: i64,
     /// A connection whose end was never seen is concluded after this (a SYN_SENT socket lives about 130 s).
     pub give_up_ns: i64,
 }
@@ -63,6 +66,7 @@ impl Default for Settings {
             reset_ns: 200_000_000,
             settle_ns: 10_000_000_000,
             silence_ns: 1_000_000_000,
+            log_wait_ns: 0,
             give_up_ns: 300_000_000_000,
         }
     }
@@ -73,7 +77,8 @@ impl Default for Settings {
 pub enum Update {
     /// A colliding connection began. Once per connection.
     Began(Box<Incident>),
-    /// Verdict and outcome are clear although the socket is still open. At most once per connection.
+    /// Verdict and outcome are clear although the socket is still open, or its log line may still come. At most once per
+    /// connection.
     Clear(Box<Incident>),
     /// The whole incident. Exactly once per connection, also if it was a false alarm (verdict `none`).
     Concluded(Box<Incident>),
@@ -126,6 +131,17 @@ impl Diagnosis {
     /// Connections and exhausted processes that were concluded early because there were too many.
     pub fn forgotten(&self) -> u64 {
         self.state.forgotten
+    }
+
+    /// Failed probes of the kubelet's log that are about no connection that was watched: they failed for another
+    /// reason.
+    pub fn probe_failures_elsewhere(&self) -> u64 {
+        self.state.lines.elsewhere
+    }
+
+    /// Failed probes of the kubelet's log that fit several connections equally well, so that they were joined to none.
+    pub fn probe_failures_ambiguous(&self) -> u64 {
+        self.state.lines.ambiguous
     }
 
     /// Connections without proof of a hijack yet, for a caller that can look their rows up in `ip_vs_conn`,

@@ -11,9 +11,12 @@ use super::incident::{Incident, Outcome, Verdict};
 use super::index::{Id, Index};
 use super::join;
 use super::judge::{Case, Judgement};
+use super::lines::{Line, Lines};
 use super::tables::Tables;
 use super::{Settings, Update};
 use crate::observation::{Fact, Nanos, Observation, Tuple};
+
+mod logged;
 
 /// Concluded connections remembered; late facts come within minutes.
 const MAX_DONE: usize = 2048;
@@ -39,6 +42,7 @@ pub(super) struct State {
     done_identities: BTreeMap<Identity, Id>,
     done_index: Index,
     tables: Tables,
+    pub(super) lines: Lines,
     exhaustion: Exhaustion,
     pub(super) counts: BTreeMap<Verdict, u64>,
     pub(super) unjoined: BTreeMap<&'static str, u64>,
@@ -57,6 +61,10 @@ impl State {
         match &held.observation.fact {
             Fact::Services { netns, table } => {
                 self.tables.insert(at, *netns, table.clone());
+                Vec::new()
+            }
+            Fact::ProbeFailed { failure, targets } => {
+                self.take_line((at, held.observation.source.clone()), failure, targets);
                 Vec::new()
             }
             Fact::ConnectBegan { .. } => self.begin(&held),
@@ -84,6 +92,7 @@ impl State {
         for id in given_up {
             self.give_up(id);
         }
+        self.expire_lines(now);
         if let Some(now) = now {
             let needed = now.saturating_sub(self.settings.park_ns);
             let oldest = self.starts.first().map_or(needed, |(start, _)| (*start).min(needed));
@@ -99,7 +108,8 @@ impl State {
         let parked = self.parked.first().map(|(at, _)| at.saturating_add(self.settings.park_ns));
         let connection = self.deadlines.first().map(|(at, _)| *at);
         let exhaustion = self.exhaustion.next_deadline(&self.settings);
-        [parked, connection, exhaustion].into_iter().flatten().min()
+        let lines = self.lines.next_deadline();
+        [parked, connection, exhaustion, lines].into_iter().flatten().min()
     }
 
     pub(super) fn open_connections(&self) -> Vec<(Tuple, Option<u32>)> {
@@ -235,14 +245,14 @@ impl State {
         Case::new(connection, facts, &self.tables, self.settings.grace_ns)
     }
 
-    fn incident(&self, case: &Case<'_>, judged: Judgement) -> Box<Incident> {
-        Box::new(build::incident(case, judged, &self.node, &self.tables))
+    fn incident(&self, case: &Case<'_>, judged: Judgement, line: Option<&Line>) -> Box<Incident> {
+        Box::new(build::incident(case, judged, &self.node, &self.tables, line))
     }
 
     fn began(&self, id: Id) -> Option<Update> {
         let case = self.case(self.connections.get(&id)?);
         let judged = case.judge();
-        (judged.verdict != Verdict::None).then(|| Update::Began(self.incident(&case, judged)))
+        (judged.verdict != Verdict::None).then(|| Update::Began(self.incident(&case, judged, None)))
     }
 
     /// After a change: sets the deadline anew.
@@ -251,32 +261,46 @@ impl State {
         let Some(connection) = self.connections.get(&id) else { return };
         let case = self.case(connection);
         let settings = self.settings;
-        let deadline = match (case.ended_at, case.judge().clear_at) {
+        let (ended, established) = (case.ended_at, case.established());
+        let deadline = match (ended, case.judge().clear_at) {
+            _ if connection.told => self.conclude_at(&case),
+            // Told as soon as it would be without the log.
             (Some(ended), _) => ended.saturating_add(settings.grace_ns),
-            (None, Some(clear)) if !connection.told => match case.last_reset() {
+            (None, Some(clear)) => match case.last_reset() {
                 None if case.judge().outcome == Outcome::Hijacked => clear.saturating_add(settings.reset_ns),
                 reset => clear.max(reset.unwrap_or(clear)).saturating_add(settings.tell_ns),
             },
-            (None, Some(clear)) => clear.saturating_add(settings.settle_ns),
-            (None, None) => connection.start().saturating_add(settings.give_up_ns),
+            (None, None) => self.conclude_at(&case),
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.deadlines.remove(&(connection.deadline, id));
         self.deadlines.insert((deadline, id));
         connection.deadline = deadline;
+        (connection.ended, connection.established) = (ended, established);
     }
 
-    /// What is due of a connection: to tell, once, that its verdict is clear although it is open; else its conclusion.
+    /// When a connection is concluded if nothing else happens.
+    fn conclude_at(&self, case: &Case<'_>) -> Nanos {
+        let Settings { grace_ns, settle_ns, log_wait_ns, give_up_ns, .. } = self.settings;
+        match (case.ended_at, case.judge().clear_at) {
+            (Some(ended), _) => ended.saturating_add(grace_ns).saturating_add(log_wait_ns),
+            (None, Some(clear)) => clear.saturating_add(settle_ns).saturating_add(log_wait_ns),
+            (None, None) => case.connection.start().saturating_add(give_up_ns),
+        }
+    }
+
+    /// What is due of a connection: to tell, once, that its verdict is clear although it is open or its log line may
+    /// come; else its conclusion.
     fn tell_or_conclude(&mut self, id: Id, now: Option<Nanos>) -> Option<Update> {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let told = connection.told || case.ended_at.is_some();
-        let settled = judged.clear_at.map(|clear| clear.saturating_add(self.settings.settle_ns));
-        if told || now.zip(settled).is_none_or(|(now, settled)| now >= settled) {
+        let told = connection.told || (case.ended_at.is_some() && self.settings.log_wait_ns == 0);
+        if told || now.is_none_or(|now| now >= self.conclude_at(&case)) {
             return self.conclude(id);
         }
-        let update = Update::Clear(self.incident(&case, judged));
+        let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
+        let update = Update::Clear(self.incident(&case, judged, line));
         self.connections.get_mut(&id)?.told = true;
         self.refresh(id);
         Some(update)
@@ -298,8 +322,11 @@ impl State {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let incident = self.incident(&case, judged);
+        let (own, ambiguous) = self.lines_of(id);
+        let line = own.and_then(|line| self.lines.get(line));
+        let incident = self.incident(&case, judged, line);
         count(&mut self.counts, judged.verdict);
+        self.settle_lines(id, own, ambiguous);
         self.retire(id);
         Some(Update::Concluded(incident))
     }
@@ -410,7 +437,10 @@ impl State {
 
     #[cfg(test)]
     pub(super) fn indexes_are_empty(&self) -> bool {
-        self.connection_index.is_empty() && self.fact_index.is_empty() && self.identities.is_empty()
+        self.connection_index.is_empty()
+            && self.fact_index.is_empty()
+            && self.identities.is_empty()
+            && self.lines.is_empty()
     }
 }
 

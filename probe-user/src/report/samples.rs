@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::diagnosis::NodeFacts;
 use crate::diagnosis::advice::{Cause, advise};
 use crate::diagnosis::incident::{
-    Advice, Confidence, Connection, Evidence, Hijack, Incident, Outcome, OwnerInfo, Pod, Probe, ResetInfo,
-    ServiceInfo, Summary, Verdict,
+    Advice, Confidence, Connection, Evidence, Hijack, Incident, LogLine, Outcome, OwnerInfo, Pod, Probe,
+    ResetInfo, ServiceInfo, Summary, Verdict,
 };
 use crate::kubernetes::pod::ProbeType;
 use crate::pods::naming::Names;
@@ -104,6 +104,27 @@ pub(crate) fn hijacked() -> Incident {
         ],
         advice: advice(&node(), Verdict::Collision),
     }
+}
+
+/// The same, with the kubelet's line about it.
+pub(crate) fn logged() -> Incident {
+    let mut incident = hijacked();
+    incident.log_lines.push(LogLine {
+        at: "2022-09-15T19:09:04.534948000Z".to_owned(),
+        file: "journal:kubelet".to_owned(),
+        line: None,
+        text: "I0915 19:09:04.534948  607529 prober.go:121] \"Probe failed\" probeType=\"Readiness\" \
+               pod=\"default/nginx-5dfb7c896c-x2q2w\" podUID=3daea6ef-f286-43f2-8825-51edaa3994d3 containerName=\"nginx\" \
+               probeResult=failure output=\"Get \\\"http://10.23.77.138:80/\\\": context deadline exceeded (Client.Timeout exceeded \
+               while awaiting headers)\""
+            .to_owned(),
+    });
+    incident.evidence.push(seen(
+        "19:09:04.534948000",
+        "journal:kubelet",
+        "the kubelet logged that the readiness probe of container nginx in pod default/nginx-5dfb7c896c-x2q2w failed with a timeout",
+    ));
+    incident
 }
 
 fn reset_at(time: &str) -> ResetInfo {
@@ -326,6 +347,8 @@ pub(crate) fn summary() -> Summary {
         schema: "portclash.summary/v1",
         verdicts: BTreeMap::from([(Verdict::Collision, 3), (Verdict::OtherReset, 1), (Verdict::None, 2)]),
         connects_seen: Some(41_208),
+        probe_failures_elsewhere: Some(2),
+        probe_failures_ambiguous: Some(0),
         lost: BTreeMap::new(),
         hooks: BTreeMap::from([
             ("connect".to_owned(), "fentry tcp_connect".to_owned()),
@@ -343,6 +366,8 @@ pub(crate) fn summary_incomplete() -> Summary {
     Summary {
         verdicts: BTreeMap::new(),
         connects_seen: None,
+        probe_failures_elsewhere: None,
+        probe_failures_ambiguous: None,
         lost: BTreeMap::from([("connect".to_owned(), losses)]),
         hooks,
         incomplete: vec![

@@ -39,6 +39,10 @@ pub fn began_line(incident: &Incident, style: TextStyle) -> String {
 pub fn concluded_line(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
     page.field(0, (clock(&incident.started_at), DIM), 14, (&ending(incident), PLAIN));
+    // The block may have been printed before the kubelet logged anything.
+    if let Some(logged) = words::logged(incident) {
+        page.field(0, ("", DIM), 14, (&logged, PLAIN));
+    }
     page.finish()
 }
 
@@ -113,6 +117,9 @@ fn facts(page: &mut Page, incident: &Incident) {
     notes(naming::source::SERVICE).for_each(|text| row("", &text));
     notes(naming::source::BACKEND).for_each(|text| row("", &text));
     notes(naming::source::MISSING).for_each(|text| row("No names", &text));
+    if let Some(logged) = words::logged(incident) {
+        row("Log", &logged);
+    }
     if let Some(certainty) = words::certainty(incident) {
         row("How sure", &certainty);
     }
@@ -194,7 +201,16 @@ fn persist_command(persist: &str) -> String {
 
 /// What the trace found, and whether it saw everything.
 pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
-    let Summary { schema: _, verdicts, connects_seen, lost, hooks, incomplete } = summary;
+    let Summary {
+        schema: _,
+        verdicts,
+        connects_seen,
+        probe_failures_elsewhere,
+        probe_failures_ambiguous,
+        lost,
+        hooks,
+        incomplete,
+    } = summary;
     let mut page = Page::new(style.colour, style.width);
     let found: Vec<String> =
         verdicts.iter().filter_map(|(verdict, count)| counted(*verdict, *count)).collect();
@@ -224,6 +240,9 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
             &format!("{} connects from service ports turned out to be false alarms", grouped(*count)),
         ),
     }
+    if let Some(text) = log(*probe_failures_elsewhere, *probe_failures_ambiguous) {
+        row("Kubelet log", PLAIN, &text);
+    }
     if complete {
         row("Evidence", BOLD, "complete: no event was lost");
     }
@@ -241,6 +260,19 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
         row(if n == 0 { "Hooks" } else { "" }, BOLD, &format!("{}: {}", escape(need), escape(rung)));
     }
     page.finish()
+}
+
+/// Failed probes that are no incident; nothing if no log was read or it had none.
+fn log(elsewhere: Option<u64>, ambiguous: Option<u64>) -> Option<String> {
+    let probes =
+        |count: u64| format!("{} failed {}", grouped(count), if count == 1 { "probe" } else { "probes" });
+    let elsewhere =
+        elsewhere.filter(|count| *count > 0).map(|count| format!("{} had another reason", probes(count)));
+    let ambiguous = ambiguous.filter(|count| *count > 0);
+    let ambiguous =
+        ambiguous.map(|count| format!("{} may belong to more than one of the connections", probes(count)));
+    let parts: Vec<String> = [elsewhere, ambiguous].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn counted(verdict: Verdict, count: u64) -> Option<String> {

@@ -26,7 +26,9 @@ macro_rules! snapshots {
         }
     )*};
 }
-snapshots!(hijacked no_backend survived failed pending exhaustion other_reset none unknown_owner ipv6 named ambiguous);
+snapshots!(
+    hijacked logged no_backend survived failed pending exhaustion other_reset none unknown_owner ipv6 named ambiguous
+);
 
 #[test]
 fn summary_of_a_complete_and_of_an_incomplete_trace() {

@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 
-use super::text_escape::escape;
+use super::text_escape::{escape, escape_all};
 use super::text_page::{GREEN, RED, YELLOW};
 use crate::diagnosis::incident::{
     Confidence, Incident, Outcome, OwnerInfo, Pod, Probe, ServiceInfo, Verdict,
@@ -140,6 +140,19 @@ fn other_reset(incident: &Incident) -> String {
         "The server's reply came after {who} had closed the socket, so this node's own TCP stack rejected it, as it should. In a \
          capture that looks exactly like a collision. {and}"
     )
+}
+
+/// The kubelet's log line, and how long after the connect it came.
+pub(super) fn logged(incident: &Incident) -> Option<String> {
+    let line = incident.log_lines.first()?;
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+    let tenths =
+        time(&line.at).zip(time(&incident.started_at)).map(|(at, start)| (at - start + 50).max(0) / 100);
+    let later = tenths.map_or_else(String::new, |tenths| format!(" {}.{} s later", tenths / 10, tenths % 10));
+    // The header repeats the time.
+    let text = line.text.split_once("] ").map_or(line.text.as_str(), |(_, text)| text);
+    let place = line.line.map_or_else(|| line.file.clone(), |number| format!("{}:{number}", line.file));
+    Some(format!("kubelet logged it{later}: {} ({})", escape_all(text), escape(&place)))
 }
 
 /// How sure, in words; nothing for a false alarm.

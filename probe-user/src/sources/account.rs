@@ -135,6 +135,8 @@ impl Live {
             schema: "portclash.summary/v1",
             verdicts: diagnosis.counts().clone(),
             connects_seen: Some(counters.connects),
+            probe_failures_elsewhere: None,
+            probe_failures_ambiguous: None,
             hooks: hooks
                 .map(|(need, hook)| (need.name().into(), hook.way.unwrap_or("none").into()))
                 .collect(),

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod clock;
+pub mod kubelet_log;
 pub mod live;
 pub mod node_files;
 pub mod node_live;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 use std::thread;
@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use aya::programs::loaded_programs;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, listen, socket,
+};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -85,6 +87,10 @@ impl Trace {
             "--services",
             services.path().to_str().unwrap(),
         ]);
+        if !more.contains(&"--kubelet-log") {
+            // This machine may have a kubelet.
+            command.args(["--kubelet-log", "none"]);
+        }
         command.args(HERE).args(more).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -190,6 +196,75 @@ fn a_connect_from_a_service_port_is_one_incident_with_its_owner_and_other_ports_
         summary["lost"].as_object().unwrap().values().flat_map(|lost| lost.as_object().unwrap().keys());
     assert_eq!(reasons.filter(|reason| *reason != "missed").count(), 0, "{}", summary["lost"]);
     assert_gone(&programs);
+}
+
+/// A server that answers no SYN: its queue is full.
+fn silent_server() -> (OwnedFd, SocketAddr, Vec<TcpStream>) {
+    let server = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(server.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    listen(&server, Backlog::new(0).unwrap()).unwrap();
+    let bound: SockaddrIn = getsockname(server.as_raw_fd()).unwrap();
+    let address = SocketAddr::from((bound.ip(), bound.port()));
+    let mut queue = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        queue.push(stream);
+        assert!(queue.len() < 100, "the queue never fills");
+    }
+    (server, address, queue)
+}
+
+fn failed_probe(at: jiff::Timestamp, target: &str) -> String {
+    format!(
+        "{at} stderr F I0915 19:09:04.534948  607529 prober.go:121] \"Probe failed\" probeType=\"Readiness\" pod=\"default/nginx\" \
+         containerName=\"nginx\" probeResult=\"failure\" output=\"Get \\\"http://{target}/?token=SECRET\\\": context deadline exceeded\"\n"
+    )
+}
+
+#[test]
+fn the_kubelets_line_about_a_failed_probe_is_in_its_incident_and_another_is_counted() {
+    if !can_trace() {
+        return;
+    }
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let client = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+    bind(client.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let bound: SockaddrIn = getsockname(client.as_raw_fd()).unwrap();
+    let (_server, remote, _queue) = silent_server();
+    let SocketAddr::V4(to) = remote else { panic!("{remote}") };
+    let file = services(&[SocketAddr::from((bound.ip(), bound.port()))]);
+    let mut log = tempfile::NamedTempFile::new().unwrap();
+    let path = log.path().to_str().unwrap().to_owned();
+    let trace = Trace::begin(&file, &["--count", "1", "--kubelet-log", &path], Stdio::piped());
+    assert_eq!(connect(client.as_raw_fd(), &SockaddrIn::from(to)), Err(nix::errno::Errno::EINPROGRESS));
+    drop(client);
+    log.write_all(failed_probe(jiff::Timestamp::now(), "10.0.0.1:80").as_bytes()).unwrap();
+    log.write_all(failed_probe(jiff::Timestamp::now(), &remote.to_string()).as_bytes()).unwrap();
+    let (status, lines, said) = trace.end();
+    assert_eq!((status.code(), said), (Some(1), format!("kubelet log: {path}")));
+    let [incident, summary] = lines.as_slice() else { panic!("one incident and the summary: {lines:?}") };
+    assert_eq!((&incident["verdict"], &incident["outcome"]), (&"collision".into(), &"failed".into()));
+    let [line] = incident["log_lines"].as_array().unwrap().as_slice() else { panic!("{incident}") };
+    assert_eq!(line["file"], path);
+    let text = line["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("I0915 19:09:04.534948") && text.contains(&format!("http://{remote}/?…")),
+        "{text}"
+    );
+    let last = incident["evidence"].as_array().unwrap().last().unwrap()["text"].as_str().unwrap();
+    assert!(
+        last.contains("readiness probe of container nginx in pod default/nginx failed with a timeout"),
+        "{last}"
+    );
+    assert_eq!(
+        (&summary["probe_failures_elsewhere"], &summary["probe_failures_ambiguous"]),
+        (&1.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_kubelet_log_that_cannot_be_read_is_refused_with_what_to_do() {
+    let output = portclash(&["trace", "--kubelet-log", "/nowhere/kubelet.log"]).args(HERE).output().unwrap();
+    refused(&output, &["/nowhere/kubelet.log", "No such file or directory", "--kubelet-log none"]);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::diagnosis::incident::Incident;
 use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::ipvs::table::{Backend, IpvsConnection, Protocol, Service, ServiceId, ServiceTable};
+use crate::kubelet_log::{FailureClass, ProbeFailure};
+use crate::kubernetes::pod::ProbeType;
 use crate::observation::{Fact, Nanos, Observation, Owner, Tuple};
 
 /// 2022-09-15 19:09:02.533940 UTC
@@ -122,4 +124,29 @@ pub(super) fn incident(observations: impl IntoIterator<Item = Observation>) -> I
 
 pub(super) fn texts(incident: &Incident) -> Vec<&str> {
     incident.evidence.iter().map(|evidence| evidence.text.as_str()).collect()
+}
+
+/// The kubelet's line about a probe of [`POD`], without a target of its own.
+pub(super) fn probe_failure(ms: Nanos) -> Arc<ProbeFailure> {
+    Arc::new(ProbeFailure {
+        at: Some(START + ms * MS),
+        kind: Some(ProbeType::Readiness),
+        namespace: Some("default".to_owned()),
+        name: Some("nginx".to_owned()),
+        uid: None,
+        container: Some("nginx".to_owned()),
+        target: None,
+        source: None,
+        class: FailureClass::Timeout,
+        timeout_ns: None,
+        text: format!("I0915 1 prober.go:1] \"Probe failed\" at {ms}"),
+        file: Arc::from("kubelet.log"),
+        line: Some(7),
+    })
+}
+
+/// The same with the line's target.
+pub(super) fn logged(ms: Nanos) -> Observation {
+    let failure = ProbeFailure { target: Some(sock(POD)), ..(*probe_failure(ms)).clone() };
+    at(ms, Fact::ProbeFailed { failure: Arc::new(failure), targets: Vec::new() })
 }

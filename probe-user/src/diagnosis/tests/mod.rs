@@ -2,6 +2,7 @@
 
 mod bounds;
 mod kernel_cases;
+mod lines;
 mod make;
 mod order;
 mod verdicts;

@@ -8,6 +8,7 @@ use super::make::*;
 use crate::diagnosis::incident::{Incident, Outcome};
 use crate::diagnosis::{Diagnosis, Settings};
 use crate::ipvs::table::IpvsConnection;
+use crate::kubelet_log::ProbeFailure;
 use crate::observation::{Fact, Observation, Tuple};
 
 /// What happens to the `n`-th of many connects. Local ports, servers and sockets repeat, as they do on a node.
@@ -25,7 +26,7 @@ fn story(n: u32, kind: u8, start_ms: i64) -> Vec<Observation> {
         IpvsConnection { client: remote, virtual_address: local, ..row(&format!("10.0.0.1:{}", 1000 + n)) };
     let began = Fact::ConnectBegan { tuple, netns, isn: Some(isn), socket, owner: None, service: None };
     let mut facts = vec![at(start, began)];
-    match kind % 6 {
+    match kind % 7 {
         0 => {
             let reset = Fact::Reset { remote, local: connection.backend, netns: Some(1), seq, reason: None };
             facts.push(at(start, Fact::Hijacked { connection, netns, ack: Some(seq) }));
@@ -40,6 +41,11 @@ fn story(n: u32, kind: u8, start_ms: i64) -> Vec<Observation> {
         4 => {
             facts.push(at(start, Fact::ConnectionRow { row: connection, netns: None }));
             facts.push(at(start + 900, Fact::Died { tuple, netns, socket, errno: 110 }));
+        }
+        5 => {
+            facts.push(at(start + 2000, Fact::Died { tuple, netns, socket, errno: 0 }));
+            let targets = vec![remote];
+            facts.push(at(start + 2003, Fact::ProbeFailed { failure: probe_failure(start + 2003), targets }));
         }
         _ => {
             facts.push(at(start + 10, Fact::Died { tuple, netns, socket, errno: 0 }));
@@ -78,7 +84,7 @@ fn collision_of_everything() -> impl Strategy<Value = Observation> {
     let socket = prop::option::of(1..4_u64);
     let seq = prop::sample::select(vec![0, 1, 2, 900, u32::MAX, u32::MAX - 1]);
     let source = prop::sample::select(vec!["a", "b"]);
-    (0..11_u8, 0..6_i64, source, tuple, netns, socket, prop::option::of(seq.clone()), seq, address).prop_map(
+    (0..13_u8, 0..6_i64, source, tuple, netns, socket, prop::option::of(seq.clone()), seq, address).prop_map(
         |(kind, seconds, source, tuple, netns, socket, isn, seq, backend)| {
             let connection =
                 IpvsConnection { client: tuple.remote, virtual_address: tuple.local, ..row("10.0.0.9:9") };
@@ -91,6 +97,11 @@ fn collision_of_everything() -> impl Strategy<Value = Observation> {
                 7 => Fact::ConnectionRow { row: connection, netns },
                 8 => Fact::SynRetransmitted { tuple, netns, socket },
                 9 => Fact::Established { tuple, netns, socket },
+                11..=12 => {
+                    let source = if kind == 11 { None } else { Some(tuple.local) };
+                    let failure = ProbeFailure { source, ..(*probe_failure(seconds * 1000)).clone() };
+                    Fact::ProbeFailed { failure: Arc::new(failure), targets: vec![tuple.remote, backend] }
+                }
                 _ => Fact::Died { tuple, netns, socket, errno: if seq == 0 { 0 } else { 110 } },
             };
             Observation { source: Arc::from(source), ..at(seconds * 1000, fact) }
