@@ -73,17 +73,27 @@ pub(super) fn collision(lab: &mut Lab) -> Result<()> {
 /// The seed's story, without names: kubelet probes nginx, the kernel gives it a source port that is a NodePort of the
 /// dashboard's, and kubelet logs that nginx is not ready.
 pub(super) fn seed_story_without_names(lab: &mut Lab) -> Result<()> {
-    seed_story(lab, Release::V1_29, &["--pods", "none"], |story| story)
+    seed_story(lab, Release::V1_29, &[], |story, _| story)
 }
 
-/// The same with the names of everybody who takes part, from a file.
+/// The same with the names of everybody who takes part, from a file, and with kubelet's line.
 pub(super) fn seed_story_from_a_file(lab: &mut Lab) -> Result<()> {
     let source = format!("file:{}", kubelet::LIST);
-    seed_story(lab, Release::V1_23, &["--pods", &source], named)
+    let arguments = ["--pods", &source, "--kubelet-log", kubelet::LOG];
+    seed_story(lab, Release::V1_23, &arguments, |story, line| {
+        let named = with_names(story, "likely", " (likely: the pod list is a file)");
+        logged(with_service(named), line)
+    })
 }
 
-/// Adds all names of the seed's story.
-fn named(story: Collision) -> Collision {
+/// The same with what kubelet itself tells; it knows no Services.
+pub(super) fn seed_story_from_kubelet(lab: &mut Lab) -> Result<()> {
+    let arguments = ["--pods", "kubelet", "--kubelet-log", kubelet::LOG];
+    seed_story(lab, Release::V1_29, &arguments, |story, line| logged(with_names(story, "proven", ""), line))
+}
+
+/// Adds the probe, and the backend's pod.
+fn with_names(story: Collision, confidence: &str, doubt: &str) -> Collision {
     let (nginx, dashboard) = (nginx(), dashboard());
     let probe = json!({
         "type": "readiness",
@@ -93,12 +103,12 @@ fn named(story: Collision) -> Collision {
         "target": format!("{POD}:80"),
         "period_s": 10,
         "timeout_s": 2,
-        "confidence": "proven",
+        "confidence": confidence,
     });
     let notes = [
-        "it is a kubelet: its cgroup is that of the unit kubelet.service".to_owned(),
+        "it is a kubelet: its cgroup is kubelet.service".to_owned(),
         format!(
-            "readiness probe of {}/{}, container nginx: GET http://{POD}:80/, every 10 s, timeout 2 s",
+            "readiness probe of {}/{}, container nginx: GET http://{POD}:80/, every 10 s, timeout 2 s{doubt}",
             nginx.namespace, nginx.name
         ),
         format!(
@@ -106,18 +116,32 @@ fn named(story: Collision) -> Collision {
             dashboard.namespace, dashboard.name
         ),
     ];
+    story.with("/probe", probe).noted(&notes)
+}
+
+/// Adds the name of the Service.
+fn with_service(story: Collision) -> Collision {
     story
-        .with("/probe", probe)
-        .with("/service/name", json!("kube-system/kubernetes-dashboard"))
+        .with("/service/name", json!("kube-system/kubernetes-dashboard:443"))
         .with("/service/kind", json!("NodePort"))
-        .noted(&notes)
+}
+
+/// Adds kubelet's line. Which one of its log it is is not known, for the log is followed from its end.
+fn logged(story: Collision, line: &str) -> Collision {
+    let nginx = nginx();
+    let note = format!(
+        "the kubelet logged that the readiness probe of container nginx in pod {}/{} failed with a timeout",
+        nginx.namespace, nginx.name
+    );
+    let lines = json!([{"at": "<time>", "file": kubelet::LOG, "line": null, "text": line}]);
+    story.with("/log_lines", lines).noted(&[note])
 }
 
 fn seed_story(
     lab: &mut Lab,
     release: Release,
     arguments: &[&str],
-    change: impl FnOnce(Collision) -> Collision,
+    change: impl FnOnce(Collision, &str) -> Collision,
 ) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [nginx, backend] = run_both(&mut runtime)?;
@@ -137,7 +161,7 @@ fn seed_story(
     let client = Ended { pid: kubelet.pid(), local: probed.local, error: probed.failure };
     let story =
         Collision::new(&addresses, &connect, &client).with("/owner/cmdline", json!(Kubelet::command_line()));
-    assert_incidents(&traced, &[change(story).hijacked(&resetting)?])
+    assert_incidents(&traced, &[change(story, &line).hijacked(&resetting)?])
 }
 
 /// A probe that succeeds, one that is given the service's port and fails, and one more that succeeds.
