@@ -127,8 +127,8 @@ struct Caller {
 #[map]
 static CALLERS: LruHashMap<u64, Caller> = LruHashMap::with_max_entries(MAX_FLAGGED, 0);
 
-const TCP_SYN_SENT: i32 = 2;
-const TCP_CLOSE: i32 = 7;
+pub const TCP_SYN_SENT: i32 = 2;
+pub const TCP_CLOSE: i32 = 7;
 
 /// Stable rung, owner. Tracepoint arguments (4.16 and later): (const struct sock *sk, int oldstate, int newstate).
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]

@@ -18,14 +18,14 @@ use crate::{
     maps::{FLAGGED, count, emit, set_owner, set_tuple},
 };
 
-const EADDRNOTAVAIL: i32 = 99;
+pub const EADDRNOTAVAIL: i32 = 99;
 const AF_INET: u16 = 2;
 
 /// Remote address (16-byte form) and port (host byte order).
 #[derive(Clone, Copy)]
-struct Remote {
-    address: [u8; 16],
-    port: u16,
+pub struct Remote {
+    pub address: [u8; 16],
+    pub port: u16,
 }
 
 /// Preferred rung. The return value is read as the argument after the last one: works before 5.17 too.
@@ -45,9 +45,9 @@ pub fn connect_end_v6_fexit(ctx: FExitContext) -> u32 {
 /// Arguments of a connect that has not returned yet.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Call {
-    sk: u64,
-    uaddr: u64,
+pub struct Call {
+    pub sk: u64,
+    pub uaddr: u64,
 }
 
 /// Calls by thread. tcp_v6_connect may call tcp_v4_connect: the inner call overwrites the entry, which then holds
@@ -65,7 +65,7 @@ fn remember(sk: u64, uaddr: u64) {
 }
 
 #[inline(always)]
-fn recall() -> Option<Call> {
+pub fn recall() -> Option<Call> {
     // SAFETY: helper without preconditions.
     let thread = unsafe { bpf_get_current_pid_tgid() };
     // SAFETY: only this thread writes the entry of its own key.
@@ -94,7 +94,7 @@ pub fn connect_end_kretprobe(ctx: RetProbeContext) -> u32 {
 
 /// The kernel's copy of the address that connect() was given.
 #[inline(always)]
-fn remote_of(uaddr: u64) -> Remote {
+pub fn remote_of(uaddr: u64) -> Remote {
     let family: u16 = read(uaddr, 0);
     let address = if family == AF_INET { v4_mapped(read(uaddr, 4)) } else { read(uaddr, 8) };
     Remote { address, port: u16::from_be(read(uaddr, 2)) }

@@ -16,6 +16,8 @@ pub const PORT_WORDS: u32 = 1024;
 pub const MAX_SERVICES: u32 = 262_144;
 /// Most flagged connections remembered at one time; the least recently used is forgotten first.
 pub const MAX_FLAGGED: u32 = 16_384;
+/// Most entries in the map of connect counts; the least recently used goes first.
+pub const MAX_COUNTED: u32 = 16_384;
 /// Size of the ring buffer in bytes.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -147,6 +149,46 @@ pub struct Flagged {
 }
 const _: () = assert!(size_of::<Flagged>() == 48);
 
+/// Key of the map of connect counts: who connects, from where, to where. The process as it was at that moment, so that
+/// one that lived for a millisecond is known as well.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CountKey {
+    /// Start of the process (thread group leader), CLOCK_BOOTTIME nanoseconds; 0 if not known.
+    pub start_ns: u64,
+    /// cgroup v2 id of the task.
+    pub cgroup_id: u64,
+    /// Local address; all zero where it is not known (a connect that failed).
+    pub local: [u8; 16],
+    /// Remote address.
+    pub remote: [u8; 16],
+    /// Name of the task, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+    /// Process id (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// Always 0.
+    pub padding: [u16; 3],
+}
+const _: () = assert!(size_of::<CountKey>() == 80);
+
+/// What one CPU counted for a [`CountKey`]. The sum over all CPUs, with wrapping, is the count.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Connects that got a source port.
+    pub connects: u64,
+    /// Connects that failed with EADDRNOTAVAIL.
+    pub unavailable: u64,
+    /// First count in this slot, CLOCK_MONOTONIC nanoseconds; 0 = none yet. An entry that was evicted and made anew
+    /// has other times.
+    pub since_ns: u64,
+}
+const _: () = assert!(size_of::<Count>() == 24);
+
 /// Per-CPU counters, indexes of the `COUNTERS` map. One block of [`COUNTERS_PER_PROGRAM`] per [`Program`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,9 +223,13 @@ pub enum Program {
     NoBackend = 6,
     /// table and module triggers
     Trigger = 7,
+    /// counts of connects per process and destination, any rung; runs = connects counted
+    Ports = 8,
+    /// counts of EADDRNOTAVAIL per process and destination, any rung; runs = failures counted
+    PortsEnd = 9,
 }
 /// Every [`Program`], in the order of its number, with its name in output.
-pub const PROGRAMS: [(Program, &str); 8] = [
+pub const PROGRAMS: [(Program, &str); 10] = [
     (Program::Connect, "connect"),
     (Program::ConnectEnd, "connect_end"),
     (Program::Reset, "reset"),
@@ -192,6 +238,8 @@ pub const PROGRAMS: [(Program, &str); 8] = [
     (Program::Hijack, "hijack"),
     (Program::NoBackend, "no_backend"),
     (Program::Trigger, "trigger"),
+    (Program::Ports, "ports"),
+    (Program::PortsEnd, "ports_end"),
 ];
 
 /// IPv4 address in the 16-byte form used throughout.

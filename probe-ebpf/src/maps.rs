@@ -41,9 +41,15 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(program: Program, counter: Counter) {
+    add(program, counter, 1);
+}
+
+/// Adds to a counter of this CPU, with wrapping.
+#[inline(always)]
+pub fn add(program: Program, counter: Counter, amount: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(program as u32 * COUNTERS_PER_PROGRAM + counter as u32) {
         // SAFETY: the pointer is valid for this CPU's value; an interrupt may cost one count, never memory safety.
-        unsafe { *value += 1 };
+        unsafe { *value = (*value).wrapping_add(amount) };
     }
 }
 

@@ -199,7 +199,6 @@ mod tests {
     const SYSCTLS: &str = "# comment\nnet.ipv4.ip_local_port_range = 1024 65000\n-net/ipv4/vs/*mode=1\n-net.ipv4.*\n\
          net.ipv4.ip_local_reserved_ports=30000-32767,50000\nnet.ipv4.ip_local_port_range=1 # x\n";
 
-    /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
     /// One failed probe in each wrapping.
     const LOG: &str = concat!(
         "I0717 20:31:39.569363   23774 prober.go:106] Readiness probe for \"web-1_default(92d60c48-6b22):web\" failed (failure): ",
@@ -215,6 +214,7 @@ mod tests {
         "\"pod\":{\"name\":\"p\",\"namespace\":\"ns\"},\"err\":\"rpc error\"}\n",
     );
 
+    /// A GET_SERVICE answer (mark 7, scheduler rr) and the end of the dump, for sequence number 1.
     fn datagram() -> Vec<u8> {
         let word = |out: &mut Vec<u8>, number: u16| out.extend(number.to_ne_bytes());
         let mut service = Vec::new();

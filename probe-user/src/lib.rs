@@ -15,5 +15,6 @@ mod memory;
 pub mod node;
 pub mod observation;
 pub mod pods;
+pub mod ports;
 pub mod report;
 pub mod sources;

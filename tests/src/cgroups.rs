@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 
+use crate::client::{CGROUP, CGROUP_VARIABLE};
+
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Word of the kernel's command line that asks for version 1.
@@ -58,6 +60,16 @@ pub fn join(path: &str) -> Result<()> {
             .with_context(|| format!("cannot enter {}", directory.display()))?;
     }
     Ok(())
+}
+
+/// Enters the cgroup that the lab asks a client to run in; kubelet's unless it says otherwise. Empty = where it is: in a
+/// container, whose runtime has chosen.
+pub fn join_asked() -> Result<()> {
+    match std::env::var(CGROUP_VARIABLE) {
+        Ok(path) if path.is_empty() => Ok(()),
+        Ok(path) => join(&path),
+        Err(_) => join(CGROUP),
+    }
 }
 
 /// Roots of the hierarchies that a process can simply be put into: not cpuset of version 1, which first wants to be

@@ -138,7 +138,7 @@ pub fn assert_incidents(traced: &Traced, expected: &[Value]) -> Result<()> {
         *verdicts.entry(verdict).or_insert(0) += 1;
     }
     assert_summary(&traced.summary, &json!(verdicts))?;
-    let complete = traced.summary.get("lost").is_none_or(|lost| *lost == json!({}));
+    let complete = traced.summary.get("incomplete").is_some_and(|list| *list == json!([]));
     let status = match (expected.is_empty(), complete) {
         (false, _) => 1,
         (true, true) => 0,

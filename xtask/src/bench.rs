@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what tracing costs, next to bpftrace and strace; how fast a log is read, next to grep.
+//! `cargo xtask bench`: what tracing and counting cost, next to bpftrace and strace; how fast a log is read, next to
+//! grep.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -30,7 +31,9 @@ pub(crate) struct Arguments {
 #[derive(clap::Subcommand)]
 enum Bench {
     /// Connects per second without and with portclash, bpftrace and strace; run time of each program; memory
-    Connect(Connect),
+    Connect(Options),
+    /// Connects per second without and with portclash ports and a counting bpftrace; processor time of whoever counts
+    Ports(Options),
     /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
     Log(Log),
 }
@@ -43,7 +46,7 @@ struct Log {
 }
 
 #[derive(clap::Args)]
-struct Connect {
+struct Options {
     /// Kernels to boot: a list such as 6.1,6.12, or all (5.10, 6.1, 6.12, 7.2)
     #[arg(long, default_value = "6.1", conflicts_with = "native")]
     kernel: String,
@@ -55,10 +58,11 @@ struct Connect {
     rounds: u32,
 }
 
-/// Runs the bench, prints a table, and keeps the numbers in target/bench/connect.json.
+/// Runs the bench, prints a table, and keeps the numbers in target/bench/NAME.json.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.bench {
-        Bench::Connect(connect) => run_connect(connect),
+        Bench::Connect(options) => run_observers(options, "connect", ""),
+        Bench::Ports(options) => run_observers(options, "ports", "ports-"),
         Bench::Log(log) => run_log(log),
     }
 }
@@ -84,14 +88,14 @@ fn run_log(log: &Log) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_connect(connect: &Connect) -> Result<ExitCode> {
-    let wanted = if connect.native { Vec::new() } else { kernels::parse_list(&connect.kernel)? };
+fn run_observers(options: &Options, name: &str, prefix: &str) -> Result<ExitCode> {
+    let wanted = if options.native { Vec::new() } else { kernels::parse_list(&options.kernel)? };
     setup::everything(&wanted, false)?;
     setup::ensure_programs(COMPARED)?;
     let binaries = build::static_binaries(&["probe-user", "portclash-tests"])?;
-    if connect.native {
-        let result = native(&binaries, connect.rounds)?;
-        keep("native", &result)?;
+    if options.native {
+        let result = native(&binaries, &format!("{prefix}native"), options.rounds)?;
+        keep(name, "native", &result)?;
     }
     for kernel in wanted {
         let guest = Guest {
@@ -100,11 +104,11 @@ fn run_connect(connect: &Connect) -> Result<ExitCode> {
             files: Vec::new(),
             programs: COMPARED,
             kind: Kind::Node,
-            plan: ["bench", "vm", &connect.rounds.to_string()].map(str::to_owned).to_vec(),
+            plan: ["bench", &format!("{prefix}vm"), &options.rounds.to_string()].map(str::to_owned).to_vec(),
         };
         println!("booting Linux {}", kernel.name);
         let result = emulated(&Kernel::find(kernel.name)?, &guest)?;
-        keep(kernel.name, &result)?;
+        keep(name, kernel.name, &result)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,10 +127,10 @@ fn emulated(kernel: &Kernel, guest: &Guest) -> Result<Value> {
     result.with_context(|| format!("the guest ended with status {status} and without a result"))
 }
 
-fn native(binaries: &std::path::Path, rounds: u32) -> Result<Value> {
+fn native(binaries: &std::path::Path, mode: &str, rounds: u32) -> Result<Value> {
     let mut bench = Command::new(binaries.join("lab-init"));
     let path = std::env::var("PATH").unwrap_or_default();
-    bench.args(["bench", "native", &rounds.to_string()]);
+    bench.args(["bench", mode, &rounds.to_string()]);
     bench.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", binaries.display()));
     let output = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot start: {}", command::shown(&bench)))?;
@@ -138,9 +142,9 @@ fn native(binaries: &std::path::Path, rounds: u32) -> Result<Value> {
 }
 
 /// Prints the result and writes it beside those of other kernels.
-fn keep(kernel: &str, result: &Value) -> Result<()> {
+fn keep(bench: &str, kernel: &str, result: &Value) -> Result<()> {
     print!("{}", table::text(result));
-    let path = result_file();
+    let path = result_file(bench);
     let mut all: Value = match std::fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?,
         Err(_) => serde_json::json!({}),
@@ -159,8 +163,8 @@ fn keep(kernel: &str, result: &Value) -> Result<()> {
     Ok(())
 }
 
-fn result_file() -> PathBuf {
-    workspace::set_up("bench").join("connect.json")
+fn result_file(bench: &str) -> PathBuf {
+    workspace::set_up("bench").join(format!("{bench}.json"))
 }
 
 /// The processor, and what emulates one on it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Three tables: rates, run times, memory.
+/// Tables of what there is: rates, run times, processor time, memory.
 pub(super) fn text(result: &Value) -> String {
     let mut text = format!(
         "\nLinux {}, {} CPUs, {} services, {} rounds of {} ms\n",
@@ -42,6 +42,22 @@ pub(super) fn text(result: &Value) -> String {
         }
         let _ = writeln!(text, "  {:<32}{:>12} ns per connect", "together", plain(set, "ns_per_connect"));
     }
+    let readers = rows(result, "readers");
+    if !readers.is_empty() {
+        let _ =
+            writeln!(text, "\n{:<34}{:>11}{:>16}{:>10}", "who counts", "connects/s", "% of a core", "lost");
+    }
+    for reader in readers {
+        let (rate, share) = (decimals(reader, "per_second", 0), decimals(reader, "core_percent", 2));
+        let _ =
+            writeln!(text, "{:<34}{rate:>11}{share:>16}{:>10}", plain(reader, "name"), plain(reader, "lost"));
+        if let Some(failure) = reader.get("failure").and_then(Value::as_str) {
+            let _ = writeln!(text, "  not measured: {failure}");
+        }
+    }
+    if rows(result, "memory").is_empty() {
+        return text;
+    }
     let _ = writeln!(text, "\n{:<34}{:>12}{:>12}{:>14}", "memory, MiB", "resident", "peak", "kernel's maps");
     for size in rows(result, "memory") {
         let maps: f64 = rows(size, "maps").iter().map(|map| number(map, "kib")).sum();
@@ -54,12 +70,15 @@ pub(super) fn text(result: &Value) -> String {
 
 /// One line per log.
 pub(super) fn log_text(logs: &[Value]) -> String {
-    let mut text =
-        format!("\n{:<34}{:>10}{:>10}{:>11}{:>11}\n", "100 MB of", "lines", "failed", "scan, ms", "grep, ms");
+    let mut text = format!("\n{:<34}{:>9}{:>9}", "100 MB of", "lines", "failed");
+    let _ = writeln!(text, "{:>10}{:>10}{:>10}{:>10}", "scan, ms", "of CPU", "grep, ms", "of CPU");
     for log in logs {
-        let (scan, grep) = (decimals(log, "scan_ms", 1), decimals(log, "grep_ms", 1));
         let (name, lines, failures) = (plain(log, "log"), plain(log, "lines"), plain(log, "failures"));
-        let _ = writeln!(text, "{name:<34}{lines:>10}{failures:>10}{scan:>11}{grep:>11}");
+        let _ = write!(text, "{name:<34}{lines:>9}{failures:>9}");
+        for time in ["scan_ms", "scan_cpu_ms", "grep_ms", "grep_cpu_ms"] {
+            let _ = write!(text, "{:>10}", decimals(log, time, 1));
+        }
+        text.push('\n');
     }
     text
 }
@@ -105,10 +124,14 @@ mod tests {
 
     #[test]
     fn a_log_is_one_line() {
-        let text =
-            log_text(&[json!({"log": "CRI", "lines": 4, "failures": 1, "scan_ms": 20.04, "grep_ms": 30.0})]);
+        let text = log_text(&[
+            json!({"log": "CRI", "lines": 4, "failures": 1, "scan_ms": 20.04, "scan_cpu_ms": 19.0, "grep_ms": 30.0}),
+        ]);
         let row = text.lines().find(|line| line.starts_with("CRI")).unwrap();
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["CRI", "4", "1", "20.0", "30.0"]);
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["CRI", "4", "1", "20.0", "19.0", "30.0", "-"]
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::output::{Common, Format, WRITE, width};
 use super::status;
 use super::trace::duration;
 use crate::exposure::check::{Check, Status, judge};
-use crate::exposure::node::Node;
+use crate::exposure::node::{Node, Sourced};
 use crate::node::netns::NetnsSpec;
 use crate::node::port_ranges::PortRanges;
 use crate::node::sysctl::EphemeralRange;
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// Count connects for this long, such as 10s, instead of deriving their rate from sockets in TIME-WAIT
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with_all = NODE_OPTIONS)]
     measure: Option<Duration>,
+    /// Where the node's file system is, for sysctl files and manifests [default: that of pid 1]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NODE_OPTIONS)]
+    root: Option<PathBuf>,
     /// The node's net.ipv4.ip_local_port_range
     #[arg(long, value_name = "\"FIRST LAST\"", help_heading = NODE)]
     local_port_range: Option<EphemeralRange>,
@@ -106,7 +109,7 @@ fn read(args: &Args) -> Result<Node> {
         kernel: args.kernel.clone(),
     };
     let mut node = if given.is_empty() {
-        node_live::read(&args.netns.clone().unwrap_or_default(), args.measure)?
+        node_live::read(&args.netns.clone().unwrap_or_default(), args.measure, args.root.as_deref())?
     } else {
         let Some(range) = given.local_port_range else {
             bail!(
@@ -122,7 +125,9 @@ fn read(args: &Args) -> Result<Node> {
         node.findings.extend(read.findings);
         node.incomplete.extend(read.incomplete);
     }
-    node.node_port_range = args.node_port_range;
+    if let Some(value) = args.node_port_range {
+        node.node_port_range = Some(Sourced { value, source: "--node-port-range".to_owned() });
+    }
     node.extra_ports = args.extra_ports.clone().unwrap_or_default();
     Ok(node)
 }

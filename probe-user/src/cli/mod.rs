@@ -6,10 +6,13 @@ mod doctor;
 mod output;
 mod pod_sources;
 mod pods;
+mod ports;
 mod stop;
 mod trace;
 
+use std::io;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -43,6 +46,7 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Trace(trace::Args),
+    Ports(ports::Args),
     Pods(pods::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -57,6 +61,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &cli.common),
         Command::Trace(args) => trace::run(&args, &cli.common),
+        Command::Ports(args) => ports::run(&args, &cli.common),
         Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
@@ -81,9 +86,16 @@ fn start_log(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("PORTCLASH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_output);
     log.with_ansi(colour).without_time().init();
+}
+
+/// Set while a full-screen view has the terminal: a line in between would stay in it.
+static ON_SCREEN: AtomicBool = AtomicBool::new(false);
+
+fn log_output() -> Box<dyn io::Write> {
+    if ON_SCREEN.load(Ordering::Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
 }
 
 /// The error and its causes, except those whose words its own message already holds.
@@ -101,9 +113,7 @@ fn message(error: &anyhow::Error) -> String {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
 }
 
@@ -115,12 +125,11 @@ mod tests {
 
     #[test]
     fn a_cause_that_the_message_names_is_not_said_twice() {
-        let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
         let text = missing.to_string();
         let named = anyhow::Error::new(missing).context(format!("read services from x: {text}"));
         assert_eq!(message(&named), "read services from x: No such file or directory (os error 2)");
-        let full =
-            Err::<(), _>(std::io::Error::from_raw_os_error(libc::ENOSPC)).context("write").unwrap_err();
+        let full = Err::<(), _>(io::Error::from_raw_os_error(libc::ENOSPC)).context("write").unwrap_err();
         assert_eq!(message(&full), "write: No space left on device (os error 28)");
     }
 

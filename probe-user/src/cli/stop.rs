@@ -16,6 +16,11 @@ pub(super) struct Stop {
 impl Stop {
     /// Takes over SIGINT and SIGTERM.
     pub(super) fn install() -> io::Result<Self> {
+        Self::install_with(|| ())
+    }
+
+    /// The same; `before_exit` runs if a second signal ends the process.
+    pub(super) fn install_with(before_exit: impl Fn() + Send + 'static) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Registered here and not in the thread: a signal that comes right after this is not missed.
         let (mut interrupt, mut terminate) = {
@@ -30,12 +35,18 @@ impl Stop {
                     _ = terminate.recv() => 128 + libc::SIGTERM,
                 };
                 if request.send_replace(true) {
+                    before_exit();
                     std::process::exit(status);
                 }
             }
         };
         thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(listen))?;
         Ok(Self { requested })
+    }
+
+    /// Whether the first signal has come.
+    pub(super) fn is_requested(&self) -> bool {
+        *self.requested.borrow()
     }
 
     /// Returns as soon as the first signal has come.

@@ -51,7 +51,7 @@ pub(super) struct Args {
     hooks: Hooks,
     /// Take the service table from a file instead of the node: `ipvsadm -Ln`, `ipvsadm -Sn`, /proc/net/ip_vs
     #[arg(long, value_name = "FILE")]
-    services: Option<PathBuf>,
+    ipvs: Option<PathBuf>,
     /// Read the service table this often; where kprobes work, changes are noticed at once, and polling is ten times rarer
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     poll: Duration,
@@ -148,7 +148,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 }
 
 /// Level of the BPF programs' own lines, as aya-log numbers them (4 = debug); they are for -vv and more.
-const fn kernel_log_level(verbose: u8) -> u8 {
+pub(super) const fn kernel_log_level(verbose: u8) -> u8 {
     match verbose {
         0 | 1 => 0,
         2 => 4,
@@ -160,7 +160,7 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
     let options = LiveOptions {
         netns: args.netns.clone(),
-        services: args.services.clone(),
+        ipvs: args.ipvs.clone(),
         poll: args.poll,
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),

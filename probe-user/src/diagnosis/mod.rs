@@ -123,6 +123,11 @@ impl Diagnosis {
         &self.state.counts
     }
 
+    /// Connections watched so far, concluded or not.
+    pub fn watched(&self) -> u64 {
+        self.state.watched()
+    }
+
     /// Evidence that matched no connection, by kind: `reset`, `hijacked`, `no_backend`, …
     pub fn unjoined(&self) -> &BTreeMap<&'static str, u64> {
         &self.state.unjoined

@@ -104,6 +104,12 @@ impl State {
         updates
     }
 
+    /// Connections watched so far.
+    pub(super) fn watched(&self) -> u64 {
+        let open = u64::try_from(self.connections.len()).unwrap_or(u64::MAX);
+        self.counts.values().sum::<u64>().saturating_add(open)
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
         let parked = self.parked.first().map(|(at, _)| at.saturating_add(self.settings.park_ns));
         let connection = self.deadlines.first().map(|(at, _)| *at);

@@ -31,7 +31,7 @@ pub enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It is why the check fails.
+    /// Wrong now; a check that fails has at least one.
     Error,
     /// Another fault, or one to come.
     Warning,
@@ -134,6 +134,8 @@ pub struct Check {
     pub reserved: Option<Vec<String>>,
     /// Where that value comes from.
     pub reserved_source: Option<String>,
+    /// Whether the node has an IPVS table: `null` = not known.
+    pub ipvs_in_use: Option<bool>,
     /// TCP services in the IPVS table; `null` = not known.
     pub services_tcp: Option<u32>,
     /// Service ports that the kernel can pick; `null` = the table is not known.
@@ -256,11 +258,16 @@ fn report(judged: &Judged<'_>) -> Check {
         },
         reserved: node.reserved.as_ref().map(|reserved| parts(&reserved.value)),
         reserved_source: node.reserved.as_ref().map(|reserved| reserved.source.clone()),
+        ipvs_in_use: match node.ipvs {
+            Ipvs::Table(_) => Some(true),
+            Ipvs::NotInUse(_) => Some(false),
+            Ipvs::Unknown(_) => None,
+        },
         services_tcp: table.map(|table| count(exposed::tcp_services(table).count())),
         exposed_ports: exposed.as_ref().map(|exposed| exposed_ports(judged, exposed)),
         exposed_count: exposed.as_ref().map(|exposed| exposed.all().count()),
         reachable_count: failures.as_ref().map(|failures| reachable(failures).count()),
-        node_port_range: node_port_range(judged.node_ports),
+        node_port_range: node_port_range(judged),
         overlap_count: overlap(judged, &node.ephemeral.value.ports()),
         overlap_unreserved: overlap(judged, &node.candidates()),
         chance_per_connect: failures.as_ref().map(|failures| failures.chance),
@@ -302,13 +309,11 @@ pub(super) fn reachable(failures: &Failures) -> PortRanges {
     own.fold(PortRanges::default(), |all, source| all.union(&source.reachable))
 }
 
-fn node_port_range(node_ports: NodePorts) -> Option<Range> {
-    let (first, last) = node_ports.range()?;
-    let source = match node_ports {
-        NodePorts::Given(..) => "--node-port-range",
-        _ => "Kubernetes' default, assumed",
-    };
-    Some(Range { first, last, source: source.to_owned() })
+fn node_port_range(judged: &Judged<'_>) -> Option<Range> {
+    let (first, last) = judged.node_ports.range()?;
+    let given = judged.node.node_port_range.as_ref().map(|range| range.source.clone());
+    let source = given.unwrap_or_else(|| "Kubernetes' default, assumed".to_owned());
+    Some(Range { first, last, source })
 }
 
 fn exposed_ports(judged: &Judged<'_>, exposed: &Exposed) -> Vec<ExposedPort> {

@@ -154,7 +154,7 @@ fn reserving_all_even_ports_moves_connect_to_the_odd_ones() {
 const WAYS: [Way; 4] = [Way::Connect, Way::BindZero, Way::BindZeroReuse, Way::OwnRange];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn every_chance_is_that_of_the_kernels_loop(
         first in prop_oneof![1_u16..20, 65_480_u16..65_500],

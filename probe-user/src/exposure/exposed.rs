@@ -105,7 +105,7 @@ pub fn tcp_services(table: &ServiceTable) -> impl Iterator<Item = (IpAddr, u16)>
 
 /// The NodePort range: as given, else the default unless the services on the node's addresses contradict it.
 pub fn node_ports(node: &Node) -> NodePorts {
-    if let Some((first, last)) = node.node_port_range {
+    if let Some((first, last)) = node.node_port_range.as_ref().map(|range| range.value) {
         return NodePorts::Given(first, last);
     }
     let outside = |port: u16| port < DEFAULT_NODE_PORTS.0 || port > DEFAULT_NODE_PORTS.1;

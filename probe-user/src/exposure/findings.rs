@@ -66,7 +66,7 @@ fn overlap(judged: &Judged<'_>, status: Status) -> Option<Finding> {
         (_, open) => Finding::new(
             if judged.without_ipvs() || status == Status::Pass { Severity::Warning } else { Severity::Error },
             format!(
-                "the {range_text} overlaps the local port range by {} that nothing reserves, {share:.2} % of it. kube-proxy \
+                "the {range_text} overlaps the local port range by {} that nothing reserves, {share:.2}% of it. kube-proxy \
                  does not bind NodePorts (since Kubernetes 1.24), so only ip_local_reserved_ports keeps the kernel from \
                  picking them",
                 ports(open)

@@ -12,3 +12,9 @@ pub mod node;
 pub mod rate;
 pub mod search;
 pub mod traffic;
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod check_tests;
+#[cfg(test)]
+pub(crate) mod samples;

@@ -52,7 +52,7 @@ pub struct Node {
     /// `net.ipv4.ip_local_reserved_ports`
     pub reserved: Option<Sourced<PortRanges>>,
     /// `--service-node-port-range` of the API server, if somebody said it.
-    pub node_port_range: Option<(u16, u16)>,
+    pub node_port_range: Option<Sourced<(u16, u16)>>,
     /// Service table.
     pub ipvs: Ipvs,
     /// Addresses of the node.

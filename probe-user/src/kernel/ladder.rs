@@ -287,6 +287,45 @@ pub const LADDER: &[(Need, &[Way])] = &[
     ),
 ];
 
+/// What `portclash ports` needs, and its ways, best first: connects are counted in the kernel, nothing is sent.
+pub const COUNTING: &[(Need, &[Way])] = &[
+    (
+        Need::ConnectEnd,
+        &[
+            way(
+                Rung::Fentry,
+                "fexit",
+                &[
+                    ("ports_end_v4_fexit", Attach::Fexit("tcp_v4_connect")),
+                    ("ports_end_v6_fexit", Attach::Fexit("tcp_v6_connect")),
+                ],
+            ),
+            way(
+                Rung::Kprobe,
+                "kretprobe",
+                &[
+                    ("connect_enter_kprobe", Attach::Kprobe(&["tcp_v4_connect", "tcp_v6_connect"])),
+                    ("ports_end_kretprobe", Attach::Kprobe(&["tcp_v4_connect", "tcp_v6_connect"])),
+                ],
+            ),
+            // What it does not see, a connect from a port that bind() chose, uses up no port.
+            way(
+                Rung::Stable,
+                "tracepoint",
+                &[("ports_end_state", Attach::RawTracepoint("inet_sock_set_state"))],
+            ),
+        ],
+    ),
+    (
+        Need::Connect,
+        &[
+            way(Rung::Fentry, "fentry", &[("ports_fentry", Attach::Fentry("tcp_connect"))]),
+            way(Rung::Kprobe, "kprobe", &[("ports_kprobe", Attach::Kprobe(&["tcp_connect"]))]),
+            way(Rung::Stable, "tracepoint", &[("ports_state", Attach::RawTracepoint("inet_sock_set_state"))]),
+        ],
+    ),
+];
+
 /// True for the needs that IPVS itself must be there for.
 pub const fn needs_ipvs(need: Need) -> bool {
     matches!(need, Need::Hijack | Need::NoBackend | Need::TableChange)
@@ -324,7 +363,9 @@ mod tests {
 
     #[test]
     fn every_need_has_a_way_and_connect_is_attached_last() {
-        assert!(LADDER.iter().all(|(_, ways)| !ways.is_empty()));
-        assert_eq!(LADDER.last().unwrap().0, Need::Connect);
+        for ladder in [LADDER, COUNTING] {
+            assert!(ladder.iter().all(|(_, ways)| !ways.is_empty()));
+            assert_eq!(ladder.last().unwrap().0, Need::Connect);
+        }
     }
 }

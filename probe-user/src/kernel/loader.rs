@@ -13,7 +13,8 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use probe_ebpf::{COUNTERS_PER_PROGRAM, Counter, PROGRAMS, Program};
 
-use super::ladder::{self, Attach, Hooks, LADDER, Need, Way};
+use super::counts::CountMap;
+use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, Way};
 use super::layout::{Layout, LayoutError};
 use super::refusal::explain;
 use super::services::ServiceMap;
@@ -78,6 +79,7 @@ pub struct Hook {
 /// The loaded programs. Dropping it detaches everything.
 pub struct Tracer {
     ebpf: Ebpf,
+    ladder: &'static [(Need, &'static [Way])],
     btf: Option<Btf>,
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
@@ -89,8 +91,26 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Resolves the layout, creates the maps and loads the object; attaches nothing yet.
+    /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        Self::load_for(options, LADDER, &[("COUNTED", 1)])
+    }
+
+    /// The same, to count connects in a map with at most so many entries.
+    pub fn load_counting(options: LoadOptions, entries: u32) -> Result<Self, LoadError> {
+        // The ring buffer must have whole pages; the other maps are not used.
+        const UNUSED: [(&str, u32); 4] =
+            [("EVENTS", 65_536), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
+        let mut sizes = UNUSED.to_vec();
+        sizes.push(("COUNTED", entries));
+        Self::load_for(options, COUNTING, &sizes)
+    }
+
+    fn load_for(
+        options: LoadOptions,
+        ladder: &'static [(Need, &'static [Way])],
+        sizes: &[(&'static str, u32)],
+    ) -> Result<Self, LoadError> {
         let layout = Layout::resolve(&options.btf_dir)?;
         let has_reason = u32::from(layout.reset_tracepoint_without_socket());
         let mut loader = EbpfLoader::new();
@@ -98,6 +118,9 @@ impl Tracer {
         loader.override_global("AYA_LOG_LEVEL", &options.log_level, false);
         for (global, offset) in &layout.offsets {
             loader.override_global(global, offset, false);
+        }
+        for &(map, entries) in sizes {
+            loader.map_max_entries(map, entries);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let log = match options.log_level {
@@ -109,7 +132,7 @@ impl Tracer {
         let services = ServiceMap::open(&mut ebpf)?;
         // Large, and only fentry needs it: dropped after attaching.
         let btf = Btf::from_sys_fs().ok();
-        Ok(Self { ebpf, btf, options, log, layout, hooks: BTreeMap::new(), services })
+        Ok(Self { ebpf, ladder, btf, options, log, layout, hooks: BTreeMap::new(), services })
     }
 
     /// The resolved layout.
@@ -119,7 +142,7 @@ impl Tracer {
 
     /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
     pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
-        for &(need, ways) in LADDER {
+        for &(need, ways) in self.ladder {
             if ladder::needs_ipvs(need) && !ipvs_loaded {
                 let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
                 self.hooks.insert(need, Hook { refused, ..Hook::default() });
@@ -141,7 +164,7 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
-        for &(need, ways) in LADDER.iter().filter(|(need, _)| ladder::needs_ipvs(*need)) {
+        for &(need, ways) in self.ladder.iter().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
                 let hook = self.attach_need(ways);
@@ -263,17 +286,26 @@ impl Tracer {
         RingBuf::try_from(map).map_err(|source| LoadError::Map { name: "EVENTS", source })
     }
 
-    /// Sum over all CPUs of each counter.
-    pub fn counters(&self) -> Result<Counters, LoadError> {
+    /// The connect counts; only the first call gets them.
+    pub fn take_counts(&mut self) -> Result<CountMap, LoadError> {
+        CountMap::open(&mut self.ebpf)
+    }
+
+    /// Sum over all CPUs of one counter.
+    pub fn counter(&self, program: Program, counter: Counter) -> Result<u64, LoadError> {
         let map = self.ebpf.map("COUNTERS").ok_or(LoadError::Missing("COUNTERS"))?;
         let error = |source| LoadError::Map { name: "COUNTERS", source };
         let array = PerCpuArray::<_, u64>::try_from(map).map_err(error)?;
+        let index = program as u32 * COUNTERS_PER_PROGRAM + counter as u32;
+        let values = array.get(&index, 0).map_err(error)?;
+        Ok(values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
+    }
+
+    /// Sum over all CPUs of each counter.
+    pub fn counters(&self) -> Result<Counters, LoadError> {
         let mut counters = Counters::default();
         for (program, name) in PROGRAMS {
-            let get = |counter: Counter| {
-                let index = program as u32 * COUNTERS_PER_PROGRAM + counter as u32;
-                array.get(&index, 0).map(|values| values.iter().sum::<u64>()).map_err(error)
-            };
+            let get = |counter: Counter| self.counter(program, counter);
             let runs = get(Counter::Runs)?;
             if program == Program::Connect {
                 counters.connects = runs;
@@ -294,7 +326,7 @@ impl Tracer {
     /// it may be preempted. A connect is lost only if both of its ends were missed.
     fn count_missed(&self, counters: &mut Counters) {
         let mut missed: BTreeMap<Need, u64> = BTreeMap::new();
-        for &(need, ways) in LADDER {
+        for &(need, ways) in self.ladder {
             let way = self.hooks.get(&need).and_then(|hook| hook.way);
             let steps = ways.iter().filter(|other| Some(other.name) == way).flat_map(|way| way.steps);
             let count = steps.filter_map(|(name, _)| recursion_misses(self.ebpf.program(name)?)).sum();

@@ -10,6 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage};
 use probe_ebpf::{Event, Kind};
 
+use super::counts::CountMap;
 use super::event::{decode, socket_address};
 use super::loader::{LoadError, Tracer};
 use crate::ipvs::table::{Protocol, ServiceId};
@@ -91,6 +92,42 @@ fn one(
     tracer.services.remove(netns, &service)?;
     let (began, established) = events?;
     check(&began, &established, netns)
+}
+
+/// The same for the connect counts: connects on loopback must be counted, with the right addresses, process and
+/// namespace. All namespaces must be selected.
+pub fn run_counts(counts: &CountMap, netns: u32) -> Result<SelfTest, SelfTestError> {
+    let mut result = one_count(counts, netns, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    if TcpListener::bind(v6).is_ok() {
+        one_count(counts, netns, v6)?;
+        result.ipv6 = true;
+    }
+    Ok(result)
+}
+
+fn one_count(counts: &CountMap, netns: u32, loopback: SocketAddr) -> Result<SelfTest, SelfTestError> {
+    let fail = |operation| move |source| SelfTestError::Socket { operation, source };
+    let listener = with_free_port(loopback, TcpListener::bind).map_err(fail("bind"))?;
+    let remote = listener.local_addr().map_err(fail("getsockname"))?;
+    let (socket, local) = with_free_port(loopback, bound_socket).map_err(fail("bind"))?;
+    let connected = nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(remote));
+    connected.map_err(|error| fail("connect")(error.into()))?;
+    let entries = counts.read()?;
+    let found = entries.iter().find(|(key, _)| socket_address(key.remote, key.remote_port) == remote);
+    let Some((key, count)) = found else { return Err(SelfTestError::NoEvent("connect count")) };
+    let wrong = |field, seen: String, real: String| SelfTestError::Wrong { field, seen, real };
+    if key.netns != netns {
+        return Err(wrong("network namespace", key.netns.to_string(), netns.to_string()));
+    }
+    let seen = socket_address(key.local, 0).ip();
+    if seen != local.ip() {
+        return Err(wrong("local address", seen.to_string(), local.ip().to_string()));
+    }
+    if count.connects != 1 {
+        return Err(wrong("number of connects", count.connects.to_string(), "1".to_owned()));
+    }
+    Ok(SelfTest { pids_match: key.pid == std::process::id(), owner_seen: key.pid != 0, ipv6: false })
 }
 
 /// Binds to a port of the kernel's choice. On a node that has used up its ephemeral ports, which is what portclash is

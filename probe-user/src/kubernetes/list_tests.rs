@@ -144,6 +144,9 @@ fn services_of_an_api_server() {
     assert_eq!(list.unreadable, []);
     insta::assert_debug_snapshot!(list.items);
     assert_eq!(list.items[1].kind, Some(ServiceType::ClusterIp));
+    let mut as_yaml = Collector::<KubeService>::default();
+    yaml::read(text, &mut as_yaml);
+    assert_eq!(as_yaml.items, list.items, "JSON is YAML, too");
     assert_eq!(list.items[0].ports[1].protocol, Protocol::Udp);
 }
 

@@ -44,13 +44,23 @@ impl ProcessFacts {
 pub fn identify(proc_root: &Path, pid: u32, start_boottime_ns: Option<u64>) -> ProcessFacts {
     let dir = proc_root.join(pid.to_string());
     let Some(before) = start_ticks(&dir) else { return ProcessFacts::gone() };
-    let expected = start_boottime_ns.and_then(|ns| ns_to_ticks(ns, ticks_per_second()?));
-    if expected.is_some_and(|expected| expected.abs_diff(before) > 1) {
+    if !started_at(before, start_boottime_ns) {
         return ProcessFacts::gone();
     }
     let facts = read_facts(&dir);
     // The pid may have changed hands while its files were read.
     if start_ticks(&dir) == Some(before) { facts } else { ProcessFacts::gone() }
+}
+
+/// True while this very process runs: the pid is there and started at that time (CLOCK_BOOTTIME; `None` = not known).
+pub fn is_running(proc_root: &Path, pid: u32, start_boottime_ns: Option<u64>) -> bool {
+    start_ticks(&proc_root.join(pid.to_string())).is_some_and(|ticks| started_at(ticks, start_boottime_ns))
+}
+
+/// Whether a start in clock ticks is the one in nanoseconds, where that is known.
+fn started_at(ticks: u64, start_boottime_ns: Option<u64>) -> bool {
+    let expected = start_boottime_ns.and_then(|ns| ns_to_ticks(ns, ticks_per_second()?));
+    expected.is_none_or(|expected| expected.abs_diff(ticks) <= 1)
 }
 
 fn read_facts(dir: &Path) -> ProcessFacts {
@@ -208,6 +218,8 @@ mod tests {
         assert!(!facts.gone && facts.cmdline.is_some());
         // Started before any process that is created now.
         assert!(identify(Path::new("/proc"), std::process::id(), Some(0)).gone);
+        assert!(is_running(Path::new("/proc"), std::process::id(), None));
+        assert!(!is_running(Path::new("/proc"), std::process::id(), Some(0)));
     }
 
     fn fake_namespaces(init: Option<u64>, own: u64, nspid: &str) -> Option<bool> {

@@ -1,5 +1,7 @@
 //! `portclash check` for people: the verdict, the odds, what is exposed, what to type next.
 
+use std::collections::BTreeMap;
+
 use super::text::{TextStyle, advise, grouped};
 use super::text_escape::escape_all;
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
@@ -25,7 +27,7 @@ pub fn page(check: &Check, style: TextStyle) -> String {
         for (n, advice) in check.advice.iter().enumerate() {
             if n > 0 {
                 page.blank();
-                page.verbatim(4, DIM, "or");
+                page.verbatim(4, BOLD, "Or, instead of that");
                 page.blank();
             }
             advise(&mut page, advice);
@@ -77,10 +79,10 @@ fn facts(page: &mut Page, check: &Check) {
     if let Some(odds) = odds(check) {
         row("Odds", &odds);
     }
-    if let Some(rate) = rate(check) {
-        row("Connects", &rate);
-    }
     if check.exposed_count.is_some_and(|count| count > 0) {
+        if let Some(rate) = rate(check) {
+            row("Connects", &rate);
+        }
         row("Expect", &expectation(check));
     }
     if check.status == Status::Fail {
@@ -132,14 +134,24 @@ fn node_ports(check: &Check) -> String {
 }
 
 fn services(check: &Check) -> String {
+    if check.ipvs_in_use == Some(false) {
+        return "none: IPVS is not in use on this node".to_owned();
+    }
     match (check.services_tcp, check.exposed_count) {
         (Some(services), Some(exposed)) => {
             let reachable = check.reachable_count.unwrap_or(0);
-            let hit =
-                if exposed == 0 { String::new() } else { format!(", {reachable} of them hit by connect()") };
-            format!("{} TCP services in IPVS, {exposed} ports exposed{hit}", grouped(services.into()))
+            let hit = if exposed == 0 {
+                String::new()
+            } else {
+                format!(", {} of them hit by connect()", grouped(reachable.into()))
+            };
+            format!(
+                "{} TCP services in IPVS, {} ports exposed{hit}",
+                grouped(services.into()),
+                grouped(exposed.into())
+            )
         }
-        _ => "not known".to_owned(),
+        _ => "IPVS table not known".to_owned(),
     }
 }
 
@@ -167,9 +179,9 @@ fn in_starts(chance: f64, starts: u32) -> String {
 
 fn percent(chance: f64) -> String {
     match chance * 100.0 {
-        none if none <= 0.0 => "0 %".to_owned(),
-        small if small < 1.0 => format!("{small:.3} %"),
-        share => format!("{share:.1} %"),
+        none if none <= 0.0 => "0%".to_owned(),
+        small if small < 1.0 => format!("{small:.3}%"),
+        share => format!("{share:.1}%"),
     }
 }
 
@@ -226,36 +238,57 @@ fn exposed(page: &mut Page, check: &Check) {
     page.verbatim(2, BOLD, "Exposed ports");
     let (hit, rest): (Vec<&ExposedPort>, Vec<&ExposedPort>) =
         ports.iter().partition(|port| port.hit_by_connect);
-    for port in hit.iter().take(MAX_PORTS) {
+    let (named_ones, nameless): (Vec<&ExposedPort>, Vec<&ExposedPort>) =
+        hit.into_iter().partition(|port| !port.services.is_empty());
+    for port in named_ones.iter().take(MAX_PORTS) {
         page.field(4, (&port.port.to_string(), CYAN), COLUMN, (&named(port), PLAIN));
     }
-    let hidden = hit.len().saturating_sub(MAX_PORTS);
+    let hidden = named_ones.len().saturating_sub(MAX_PORTS);
     if hidden > 0 {
         page.paragraph(COLUMN, &format!("… and {} more, see the JSON output", grouped(hidden as u64)));
     }
+    let mut by_address: BTreeMap<&[String], Vec<u16>> = BTreeMap::new();
+    for port in nameless {
+        by_address.entry(&port.addresses).or_default().push(port.port);
+    }
+    for (addresses, ports) in by_address.into_iter().take(MAX_PORTS) {
+        let text = escape_all(&format!("on {}: {}", listed_addresses(addresses), listed_ports(&ports)));
+        page.field(4, (&counted(ports.len()), CYAN), COLUMN, (&text, PLAIN));
+    }
     if !rest.is_empty() {
-        let all: PortRanges = rest.iter().map(|port| port.port).collect();
-        let shown = PortRanges::from_ranges(all.ranges().iter().take(MAX_PORTS).copied());
-        let more = if all.ranges().len() > MAX_PORTS { " and more" } else { "" };
-        let shown = shown.to_string().replace(',', ", ");
+        let ports: Vec<u16> = rest.iter().map(|port| port.port).collect();
         let text = format!(
-            "only for programs that bind() to port 0 first, or when the others are used up: {shown}{more}"
+            "only for programs that bind() to port 0 first, or when the others are used up: {}",
+            listed_ports(&ports)
         );
-        page.field(4, (&format!("{} ports", rest.len()), CYAN), COLUMN, (&text, PLAIN));
+        page.field(4, (&counted(rest.len()), CYAN), COLUMN, (&text, PLAIN));
     }
 }
 
-fn named(port: &ExposedPort) -> String {
+fn counted(ports: usize) -> String {
+    if ports == 1 { "1 port".to_owned() } else { format!("{} ports", grouped(ports as u64)) }
+}
+
+fn listed_ports(ports: &[u16]) -> String {
+    let all: PortRanges = ports.iter().copied().collect();
+    let shown = PortRanges::from_ranges(all.ranges().iter().take(MAX_PORTS).copied());
+    let more = if all.ranges().len() > MAX_PORTS { " and more, see the JSON output" } else { "" };
+    format!("{}{more}", shown.to_string().replace(',', ", "))
+}
+
+fn listed_addresses(addresses: &[String]) -> String {
     const MAX: usize = 4;
-    let more = port.addresses.len().saturating_sub(MAX);
+    let more = addresses.len().saturating_sub(MAX);
     let more = if more > 0 { format!(" and {more} more addresses") } else { String::new() };
-    let on = port.addresses.iter().take(MAX).cloned().collect::<Vec<_>>().join(", ");
-    let name = match port.services.as_slice() {
-        [] => String::new(),
-        [one] => format!("{one} on "),
-        several => format!("ambiguous: {} on ", several.join(" or ")),
-    };
-    escape_all(&format!("{name}{on}{more}"))
+    format!("{}{more}", addresses.iter().take(MAX).cloned().collect::<Vec<_>>().join(", "))
+}
+
+fn named(port: &ExposedPort) -> String {
+    let on = listed_addresses(&port.addresses);
+    escape_all(&match port.services.as_slice() {
+        [one] => format!("{one} on {on}"),
+        several => format!("ambiguous: {} on {on}", several.join(" or ")),
+    })
 }
 
 fn findings(page: &mut Page, check: &Check) {

@@ -36,7 +36,7 @@ pub fn script(check: &Check) -> String {
          \n\
          # 1. Keep what is there now.\n\
          before=$(cat \"$value\")\n\
-         if [ -e \"$file\" ]; then cp -p \"$file\" \"$file.before-portclash\"; fi\n\
+         if [ -e \"$file\" ] && [ ! -e \"$file.before-portclash\" ]; then cp -p \"$file\" \"$file.before-portclash\"; fi\n\
          \n\
          # 2. For the running system. The kernel sorts the list and joins what overlaps.\n\
          echo \"${{before:+$before,}}$wanted\" > \"$value\"\n\

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::doctor::Doctor;
 use crate::exposure::check::Check;
+use crate::ports::model::Report;
 use crate::report::pods::ProbeLine;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
@@ -31,6 +32,12 @@ pub fn write_doctor(out: &mut impl Write, doctor: &Doctor) -> io::Result<()> {
 /// Writes what the check found as one line.
 pub fn write_check(out: &mut impl Write, check: &Check) -> io::Result<()> {
     write_line(out, check)
+}
+
+/// Writes the rows of `portclash ports`, one a line, and its summary.
+pub fn write_ports(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    report.rows.iter().try_for_each(|row| write_line(out, row))?;
+    write_line(out, &report.summary)
 }
 
 /// Writes one probe as one line.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::diagnosis::incident::{Incident, Summary};
 use crate::doctor::Doctor;
 use crate::exposure::check::Check;
+use crate::ports::model;
 use crate::report::pods::ProbeLine;
 
 /// Every schema with the name of its file under `docs/schema/`.
@@ -15,6 +16,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("incident.v1.json", of::<Incident>("portclash.incident/v1")),
         ("check.v1.json", of::<Check>("portclash.check/v1")),
         ("doctor.v1.json", of::<Doctor>("portclash.doctor/v1")),
+        ("ports.v1.json", of::<model::Row>(model::ROW)),
+        ("ports-summary.v1.json", of::<model::Summary>(model::SUMMARY)),
         ("probe.v1.json", of::<ProbeLine>("portclash.probe/v1")),
         ("summary.v1.json", of::<Summary>("portclash.summary/v1")),
     ]

@@ -116,10 +116,10 @@ fn facts(page: &mut Page, incident: &Incident) {
     }
     notes(naming::source::SERVICE).for_each(|text| row("", &text));
     notes(naming::source::BACKEND).for_each(|text| row("", &text));
-    notes(naming::source::MISSING).for_each(|text| row("No names", &text));
     if let Some(logged) = words::logged(incident) {
         row("Log", &logged);
     }
+    notes(naming::source::MISSING).for_each(|text| row("No names", &text));
     if let Some(certainty) = words::certainty(incident) {
         row("How sure", &certainty);
     }
@@ -170,6 +170,7 @@ pub(super) fn advise(page: &mut Page, advice: &Advice) {
     let why = escape_all(why);
     // A value is set first and explained then; without one, the explanation says what the command is for.
     let (before, after) = match (value, persist) {
+        (Some(_), Some(_)) if command.is_none() => (format!("Set {}:", escape(setting)), Some(why)),
         (Some(_), Some(_)) => (
             format!("Set {}, as root; the second command keeps it after a reboot:", escape(setting)),
             Some(why),
@@ -214,7 +215,7 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
     let found: Vec<String> =
         verdicts.iter().filter_map(|(verdict, count)| counted(*verdict, *count)).collect();
-    let complete = incomplete.is_empty() && lost.is_empty();
+    let complete = incomplete.is_empty();
     let colour = match (found.is_empty(), complete) {
         (false, _) => RED,
         (true, true) => GREEN,
@@ -244,7 +245,12 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
         row("Kubelet log", PLAIN, &text);
     }
     if complete {
-        row("Evidence", BOLD, "complete: no event was lost");
+        let lost = if lost.is_empty() {
+            "no event was lost"
+        } else {
+            "what was lost concerned no watched connection"
+        };
+        row("Evidence", BOLD, &format!("complete: {lost}"));
     }
     for sentence in incomplete {
         row("INCOMPLETE", YELLOW, &escape_all(sentence));

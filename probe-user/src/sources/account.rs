@@ -101,7 +101,7 @@ impl Live {
     ) -> Vec<String> {
         let mut sentences = self.unmet();
         for (program, reasons) in lost {
-            for (reason, count) in reasons {
+            for (reason, count) in reasons.iter().filter(|(reason, _)| concerns(program, reason, diagnosis)) {
                 sentences.push(format!("{program}: {count} lost ({reason})"));
             }
         }
@@ -143,5 +143,42 @@ impl Live {
             incomplete: self.incomplete(&counters.lost, diagnosis),
             lost: counters.lost,
         })
+    }
+}
+
+/// Whether what was lost can have hidden something. Runs that the kernel skipped of a program that follows watched
+/// connections (see [`crate::kernel::loader`]) cannot, as long as no connection was watched: they concerned others.
+fn concerns(program: &str, reason: &str, diagnosis: &Diagnosis) -> bool {
+    let begins = [Need::Connect, Need::ConnectEnd].iter().any(|need| need.name() == program);
+    reason != "missed" || begins || diagnosis.watched() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnosis::Settings;
+    use crate::observation::{Fact, Tuple};
+
+    #[test]
+    fn skipped_runs_matter_once_a_connection_is_watched() {
+        let mut diagnosis = Diagnosis::new(Settings::default());
+        assert!(!concerns("outcome", "missed", &diagnosis));
+        assert!(concerns("connect", "missed", &diagnosis));
+        assert!(concerns("connect_end", "missed", &diagnosis));
+        assert!(concerns("outcome", "ring_full", &diagnosis));
+        let local = "10.23.77.129:36704".parse().unwrap();
+        let remote = "10.23.77.138:80".parse().unwrap();
+        let began = Fact::ConnectBegan {
+            tuple: Tuple { local, remote },
+            netns: None,
+            isn: Some(1),
+            socket: Some(1),
+            owner: None,
+            service: None,
+        };
+        diagnosis.observe(Observation { at: 1, source: "test".into(), fact: began });
+        assert!(concerns("outcome", "missed", &diagnosis));
+        diagnosis.finish(2);
+        assert!(concerns("outcome", "missed", &diagnosis));
     }
 }

@@ -29,7 +29,7 @@ pub struct LiveOptions {
     /// The namespace whose services and connects matter.
     pub netns: NetnsSpec,
     /// A text dump instead of the node's table.
-    pub services: Option<PathBuf>,
+    pub ipvs: Option<PathBuf>,
     /// How often the table is re-read without a trigger.
     pub poll: Duration,
     /// Rungs that may be used.
@@ -116,7 +116,7 @@ impl Live {
             clock: Clock::sample(),
             owners: Owners::new(Path::new("/proc"), self_test.pids_match),
             table: CurrentTable::default(),
-            reader: TableReader::new(options.services.clone(), options.netns.clone()),
+            reader: TableReader::new(options.ipvs.clone(), options.netns.clone()),
             netns,
             self_test,
             poll,
@@ -287,7 +287,7 @@ impl Live {
     }
 }
 
-fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveError> {
+pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveError> {
     match version {
         Some(version) if version < FLOOR => Err(LiveError::TooOld(version)),
         // A version that cannot be read decides nothing: loading will tell.

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod clock;
+mod configuration;
 pub mod kubelet_log;
 pub mod live;
 pub mod node_files;

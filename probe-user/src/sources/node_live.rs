@@ -1,6 +1,6 @@
 //! The node that portclash runs on, as it is now. What cannot be read is said.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::exposure::check::{Finding, Severity};
@@ -8,14 +8,15 @@ use crate::exposure::node::{Ipvs, Measured, Node, Sourced};
 use crate::ipvs::reader::{ReadError, Way};
 use crate::ipvs::table::Unreadable;
 use crate::node::addresses;
+use crate::node::configured;
 use crate::node::kernel_info::KernelInfo;
 use crate::node::netns::{self, NetNs, NetnsError, NetnsSpec};
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::diag::{self, States};
 use crate::node::sysctl;
-use crate::sources::table;
+use crate::sources::{configuration, table};
 
-const KERNEL: &str = "the running kernel";
+pub(super) const KERNEL: &str = "the running kernel";
 
 /// Why the node cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,9 @@ pub enum LiveError {
     NoCounter,
 }
 
-/// Reads this machine. `measure`: for how long connects are counted.
-pub fn read(spec: &NetnsSpec, measure: Option<Duration>) -> Result<Node, LiveError> {
+/// Reads this machine. `measure`: for how long connects are counted. `root`: where the node's file system is; without
+/// it, it is looked for.
+pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) -> Result<Node, LiveError> {
     let netns = NetNs::open(spec)?;
     let measured = measure.map(|time| count_connects(spec, time)).transpose()?;
     let (mut findings, mut incomplete) = (Vec::new(), Vec::new());
@@ -42,6 +44,8 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>) -> Result<Node, LiveErr
     let problems: Vec<String> = sysctls.problems.iter().map(ToString::to_string).collect();
     let Some(range) = sysctls.local_port_range else { return Err(LiveError::NoRange(problems.join("; "))) };
     incomplete.extend(problems);
+    let said = node_root(root, &netns).map(|root| configured::read_under(&root));
+    findings.extend(said.iter().flat_map(|said| configuration::findings(&sysctls, said)));
     let ipvs = read_table(spec, &mut findings, &mut incomplete);
     let addresses = addresses::read_of(&netns);
     let sockets = diag::read_of(&netns, States::ALL);
@@ -59,9 +63,12 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>) -> Result<Node, LiveErr
     Ok(Node {
         what: format!("this node, network namespace {} ({spec})", netns.inode),
         live: true,
-        ephemeral: Sourced { value: range, source: KERNEL.to_owned() },
-        reserved: sysctls.reserved_ports.map(|value| Sourced { value, source: KERNEL.to_owned() }),
-        node_port_range: None,
+        ephemeral: Sourced { value: range, source: configuration::range_source(range, said.as_ref()) },
+        reserved: sysctls.reserved_ports.map(|value| {
+            let source = configuration::reserved_source(&value, said.as_ref());
+            Sourced { value, source }
+        }),
+        node_port_range: said.as_ref().and_then(configuration::node_port_range),
         ipvs,
         addresses: addresses.map_err(|error| incomplete.push(error.to_string())).ok(),
         sockets,
@@ -74,6 +81,17 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>) -> Result<Node, LiveErr
         findings,
         incomplete,
     })
+}
+
+/// The configuration is that of process 1's namespace; of another one's, nobody keeps files.
+fn node_root(root: Option<&Path>, netns: &NetNs) -> Option<PathBuf> {
+    if let Some(root) = root {
+        return Some(root.to_owned());
+    }
+    let first = NetNs::open(&NetnsSpec::default()).ok()?;
+    let root = Path::new("/proc/1/root");
+    (first.inode == netns.inode)
+        .then(|| if root.join("etc").exists() { root } else { Path::new("/") }.to_owned())
 }
 
 fn read_table(spec: &NetnsSpec, findings: &mut Vec<Finding>, incomplete: &mut Vec<String>) -> Ipvs {

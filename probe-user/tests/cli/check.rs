@@ -172,7 +172,7 @@ fn default_node_ports_in_a_wide_range_are_5_22_percent_of_it() {
     let args = ["--local-port-range", "12000 65001", "--reserved-ports", ""];
     assert_eq!(overlap(&args), ("fail".to_owned(), 1, 2768, 2768));
     let (report, _) = check(&args);
-    assert!(findings(&report, "error").contains("5.22 %"), "{report:#}");
+    assert!(findings(&report, "error").contains("5.22%"), "{report:#}");
     assert_eq!(report["to_reserve"], serde_json::json!(["30000-32767"]));
     // Port 31055 failed there: it is odd, and the low end is even, so its program bound port 0 or the rest was used up.
     let files = Files::new(&[("ipvs", "TCP  10.0.0.5:31055 rr\n  -> 10.244.1.2:80 Masq 1 0 0\n")]);
@@ -186,7 +186,7 @@ fn node_ports_are_not_bound_so_only_reserving_protects_them() {
     let (report, status) = check(&["--local-port-range", "1024 65535", "--reserved-ports", ""]);
     assert_eq!(status, 1);
     let error = findings(&report, "error");
-    assert!(error.contains("2768 ports that nothing reserves, 4.29 %"), "{error}");
+    assert!(error.contains("2768 ports that nothing reserves, 4.29%"), "{error}");
     assert!(
         error.contains("does not bind NodePorts") && error.contains("only ip_local_reserved_ports"),
         "{error}"

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const HERE: [&str; 4] = ["--netns", "/proc/self/ns/net", "--hooks", "stable"];
 
 /// False, with a line that says so, where programs may not be loaded.
-fn can_trace() -> bool {
+pub(super) fn can_trace() -> bool {
     let doctor = run(&["doctor", "--hooks", "stable", "--netns", "/proc/self/ns/net"]);
     let can = doctor.status.code() != Some(2);
     if !can {
@@ -78,18 +78,12 @@ struct Trace {
 
 impl Trace {
     fn begin(services: &tempfile::NamedTempFile, more: &[&str], stdout: impl Into<Stdio>) -> Self {
-        let mut command = portclash(&[
-            "trace",
-            "--pods",
-            "none",
-            "-o",
-            "json",
-            "--services",
-            services.path().to_str().unwrap(),
-        ]);
-        if !more.contains(&"--kubelet-log") {
-            // This machine may have a kubelet.
-            command.args(["--kubelet-log", "none"]);
+        let mut command = portclash(&["trace", "-o", "json", "--ipvs", services.path().to_str().unwrap()]);
+        // This machine may have a kubelet.
+        for source in ["--pods", "--kubelet-log"] {
+            if !more.contains(&source) {
+                command.args([source, "none"]);
+            }
         }
         command.args(HERE).args(more).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -139,7 +133,7 @@ impl Trace {
     }
 }
 
-fn until<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub(super) fn until<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(value) = probe() {
@@ -362,7 +356,7 @@ fn a_closed_standard_error_stops_nothing() {
         "none",
         "--duration",
         "100ms",
-        "--services",
+        "--ipvs",
         file.path().to_str().unwrap(),
     ]);
     let output = command.args(HERE).stderr(writer).output().unwrap();
@@ -383,7 +377,7 @@ fn a_service_file_that_cannot_be_used_is_named_with_the_reason() {
         (env!("CARGO_BIN_EXE_portclash"), &["program", "ipvsadm -Ln"]),
     ];
     for (path, words) in cases {
-        let mut command = portclash(&["trace", "--pods", "none", "--services", path]);
+        let mut command = portclash(&["trace", "--pods", "none", "--ipvs", path]);
         let output = command.args(HERE).output().unwrap();
         refused(&output, words);
         let message = String::from_utf8_lossy(&output.stderr);

@@ -6,6 +6,7 @@
 
 mod check;
 mod live;
+mod ports;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -67,7 +68,7 @@ fn help_names_every_command_and_the_exit_statuses() {
     let output = run(&["--help"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    for word in ["trace", "doctor", "completions", "Exit status"] {
+    for word in ["trace", "ports", "doctor", "completions", "Exit status"] {
         assert!(text.contains(word), "{word}");
     }
 }

@@ -59,11 +59,17 @@ impl Server {
 
     /// Lets a client connect for `time`; `wrapper` is a program and arguments that start it.
     pub(super) fn rate(&self, time: Duration, wrapper: &[&str]) -> Result<Rate> {
+        self.paced(time, wrapper, 0)
+    }
+
+    /// The same, with no more than so many connects per second; 0 = as fast as it can.
+    pub(super) fn paced(&self, time: Duration, wrapper: &[&str], most: u32) -> Result<Rate> {
         let own = std::env::current_exe()?;
         let own = own.to_str().context("the path of this program is no text")?;
         let (server, time) = (self.address.to_string(), time.as_millis().to_string());
         let mut words = wrapper.to_vec();
-        words.extend([own, "bench", "client", &server, &time]);
+        let most = most.to_string();
+        words.extend([own, "bench", "client", &server, &time, &most]);
         let (program, arguments) = words.split_first().context("nothing to run")?;
         let output = Command::new(program)
             .args(arguments)
@@ -83,9 +89,10 @@ impl Server {
 }
 
 /// The client's process.
-pub(super) fn run(server: &str, milliseconds: &str) -> Result<()> {
+pub(super) fn run(server: &str, milliseconds: &str, most: &str) -> Result<()> {
     let server: SocketAddr = server.parse()?;
     let time = Duration::from_millis(milliseconds.parse()?);
+    let most: u32 = most.parse()?;
     let start = Instant::now();
     let mut chunks = Vec::new();
     let mut before = Duration::ZERO;
@@ -94,6 +101,11 @@ pub(super) fn run(server: &str, milliseconds: &str) -> Result<()> {
             let stream = TcpStream::connect(server).context("connect")?;
             // Closing by RST leaves no TIME-WAIT: they would fill the ports and slow down the later spells.
             setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        }
+        let due = u32::try_from(chunks.len() + 1)?.saturating_mul(CHUNK);
+        if most > 0 {
+            let due = Duration::from_secs(1).saturating_mul(due) / most;
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
         }
         let now = start.elapsed();
         chunks.push(now.saturating_sub(before));

@@ -1,8 +1,10 @@
 //! What tracing costs: connects per second with and without a tracer, run time of each program, memory.
 //!
 //! `cargo xtask bench connect` runs it, in a virtual machine or natively; the result is one line of JSON.
+//! `cargo xtask bench ports` does the same for `portclash ports`.
 
 mod client;
+mod counting;
 mod memory;
 mod observer;
 mod programs;
@@ -28,22 +30,32 @@ const MOST_SERVICES: u32 = 200_000;
 /// What the line with the result begins with; `xtask/src/bench.rs` looks for it.
 const RESULT: &str = "result ";
 
-/// `vm ROUNDS`, `native ROUNDS`, or `client ADDRESS MILLISECONDS`, which is the process that connects.
+/// `vm ROUNDS`, `native ROUNDS`, the same with `ports-` in front, or `client ADDRESS MILLISECONDS MOST`, which is the
+/// process that connects.
 pub(crate) fn run(arguments: &[String]) -> Result<u8> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["client", server, milliseconds] => client::run(server, milliseconds)?,
+        ["client", server, milliseconds, most] => client::run(server, milliseconds, most)?,
         ["vm", rounds] => {
             run_tool("ip link set lo up")?;
             let result = measure(rounds.parse()?, ALL, host::say)?;
             host::say(&format!("{RESULT}{result}"));
         }
-        ["native", rounds] => {
+        ["ports-vm", rounds] => {
+            run_tool("ip link set lo up")?;
+            let result = counting::measure(rounds.parse()?, counting::ALL, host::say)?;
+            host::say(&format!("{RESULT}{result}"));
+        }
+        [how @ ("native" | "ports-native"), rounds] => {
             // The machine's own sockets and settings stay out of it. No thread runs yet, so all that come are in there.
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
                 .context("namespaces for the bench")?;
             mount_tracefs()?;
             run_tool("ip link set lo up")?;
-            let result = measure(rounds.parse()?, NATIVE, |text| eprintln!("{text}"))?;
+            let say = |text: &str| eprintln!("{text}");
+            let result = match *how {
+                "native" => measure(rounds.parse()?, NATIVE, say)?,
+                _ => counting::measure(rounds.parse()?, counting::NATIVE, say)?,
+            };
             println!("{RESULT}{result}");
         }
         _ => anyhow::bail!("unknown bench {arguments:?}"),

@@ -66,7 +66,7 @@ impl Observer {
 /// `portclash trace` by the hooks of one rung, with the services of a file, in this network namespace.
 pub(super) fn trace(hooks: &str, services: &Path) -> Result<Tracer> {
     let services = services.to_str().context("no text")?;
-    Tracer::start(&["--hooks", hooks, "--services", services, "--netns", "/proc/self/ns/net"])
+    Tracer::start(&["--hooks", hooks, "--ipvs", services, "--netns", "/proc/self/ns/net"])
 }
 
 /// bpftrace that prints each connect into a file.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use crate::client::{CGROUP, CGROUP_VARIABLE, Connect, Then};
+use crate::client::{Connect, Then};
 use crate::{cgroups, netns};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
@@ -23,11 +23,7 @@ const MSG_FASTOPEN: i32 = 0x2000_0000;
 /// Connects as the argument says, prints `{"local": …, "error": …}`.
 pub(super) fn run(argument: &str) -> Result<()> {
     let how = Connect::parse(argument)?;
-    let cgroup = std::env::var(CGROUP_VARIABLE).unwrap_or_else(|_| CGROUP.to_owned());
-    // Empty in a container: its runtime has chosen.
-    if !cgroup.is_empty() {
-        cgroups::join(&cgroup)?;
-    }
+    cgroups::join_asked()?;
     if how.namespace != "node" {
         netns::enter(how.namespace)?;
     }

@@ -5,6 +5,7 @@ mod choose;
 mod connect;
 mod demo;
 mod init;
+mod itself;
 mod kubelet;
 mod test;
 
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Some((mode, [way, count, home, services])) if mode == "choose" => {
             choose::run(way, count, home, services).map(|()| 0)
         }
+        Some((mode, [address, count])) if mode == "itself" => itself::run(address, count).map(|()| 0),
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -53,10 +55,8 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    if std::env::args()
-        .nth(1)
-        .is_some_and(|mode| ["connect", "burst", "choose", "kubelet"].contains(&mode.as_str()))
-    {
+    const OF_A_CLIENT: [&str; 5] = ["connect", "burst", "choose", "itself", "kubelet"];
+    if std::env::args().nth(1).is_some_and(|mode| OF_A_CLIENT.contains(&mode.as_str())) {
         println!("{error:#}");
     } else {
         host::say(&format!("error: {error:#}"));

@@ -4,6 +4,7 @@ mod backends;
 mod changes;
 mod clients;
 mod controls;
+mod counts;
 mod expected;
 mod losses;
 mod options;
@@ -83,6 +84,14 @@ pub const ALL: &[Scenario] = &[
     scenario("port_choice_many_bind", port_choice::many_bind),
     scenario("port_choice_traced", port_choice::traced),
     scenario("port_choice_search", port_choice::search),
+    scenario("ports_of_a_process_that_connects_to_itself_fentry", counts::to_itself_fentry),
+    scenario("ports_of_a_process_that_connects_to_itself_kprobe", counts::to_itself_kprobe),
+    scenario("ports_of_a_process_that_connects_to_itself_stable", counts::to_itself_stable),
+    scenario("ports_none_left_fentry", counts::none_left_fentry),
+    scenario("ports_none_left_kprobe", counts::none_left_kprobe),
+    scenario("ports_none_left_stable", counts::none_left_stable),
+    scenario("ports_none_left_v4_mapped", counts::none_left_v4_mapped),
+    scenario("ports_of_short_lived_processes", counts::of_short_lived_processes),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),

@@ -110,8 +110,7 @@ pub(super) fn services_from_a_file(lab: &mut Lab) -> Result<()> {
     let mut connect = probe(&listed.local, &listed.remote)?;
     connect.timeout = PATIENCE;
     let colliding = probe(&own.local, &own.remote)?;
-    let (clients, traced) =
-        lab.trace(&["--services", FILE], 1, |_| Ok((connect.run()?, colliding.run()?)))?;
+    let (clients, traced) = lab.trace(&["--ipvs", FILE], 1, |_| Ok((connect.run()?, colliding.run()?)))?;
     ensure!(clients.0.error.is_none(), "the connect failed: {:?}", clients.0.error);
     timed_out(&clients.1)?;
     let expected = Collision::new(&listed, &connect, &clients.0)

@@ -27,6 +27,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("zstd", "zstd"),
 ];
 
+/// Programs that the unit tests run, with their packages.
+const TESTED: &[(&str, &str)] = &[("ip", "iproute2"), ("tmux", "tmux")];
+
 /// What `cargo xtask bench` compares with; nothing else needs them.
 pub(crate) const COMPARED: &[(&str, &str)] = &[("bpftrace", "bpftrace"), ("strace", "strace")];
 
@@ -44,13 +47,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything for the build; for the virtual machines if kernels are wanted; cargo-deny if `checks`.
+/// Everything for the build; for the virtual machines if kernels are wanted; cargo-deny and what unit tests
+/// run if `checks`.
 pub(crate) fn everything(wanted: &[&'static kernels::Wanted], checks: bool) -> Result<()> {
     let toolchain = toolchain::ensure()?;
     let linker = cargo_tools::ensure_bpf_linker(&toolchain)?;
     toolchain.remember(&linker)?;
     if checks {
         cargo_tools::ensure_cargo_deny()?;
+        ensure_programs(TESTED)?;
     }
     if !wanted.is_empty() {
         ensure_programs(PROGRAMS)?;
