@@ -3,13 +3,18 @@
 //! `cargo xtask test` and `cargo xtask demo` boot it; `lab-init` is its PID 1.
 
 mod bench;
+pub mod cgroups;
 pub mod client;
+pub mod containers;
 pub mod expect;
 pub mod guest;
 pub mod host;
+pub mod kubelet;
+pub mod kubelet_api;
 pub mod lab;
 pub mod netns;
 pub mod node;
+pub mod prober;
 pub mod process;
 pub mod scenarios;
 pub mod server;

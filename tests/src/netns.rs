@@ -6,9 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-/// Path of a named namespace.
+/// Path of a named namespace; a name that is a path is that path.
 pub fn path(name: &str) -> String {
-    format!("/run/netns/{name}")
+    if name.starts_with('/') { name.to_owned() } else { format!("/run/netns/{name}") }
+}
+
+/// Path of a process's namespace.
+pub fn of_process(pid: u32) -> String {
+    format!("/proc/{pid}/ns/net")
 }
 
 /// Inode number of a named namespace; the node's own is called `node`.

@@ -26,6 +26,12 @@ const PODS: &[(&str, &str, &str)] = &[("pod", POD, POD6), ("backend", BACKEND, B
 
 /// Sets the whole node up. Services and servers are a scenario's business.
 pub fn set_up() -> Result<()> {
+    set_up_without_pods()?;
+    PODS.iter().try_for_each(|(name, v4, v6)| add_pod(name, v4, v6))
+}
+
+/// Sets the node up for pods that a container runtime makes.
+pub fn set_up_without_pods() -> Result<()> {
     for (name, value) in [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
@@ -47,9 +53,6 @@ pub fn set_up() -> Result<()> {
          link add kube-ipvs0 type dummy\n\
          addr add {CLUSTER_IP}/32 dev kube-ipvs0\n"
     ))?;
-    for (name, v4, v6) in PODS {
-        add_pod(name, v4, v6)?;
-    }
     masquerade_rules()
 }
 

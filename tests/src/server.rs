@@ -56,3 +56,11 @@ fn answer(mut stream: TcpStream) {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
     }
 }
+
+/// Whether a server of the node's namespace, or one that it has a route to, answers a request.
+pub fn answers(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let asked = stream.write_all(b"GET / HTTP/1.0\r\n\r\n").is_ok();
+    asked && matches!(stream.read(&mut [0; 16]), Ok(length) if length > 0)
+}

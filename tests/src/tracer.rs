@@ -37,10 +37,14 @@ pub struct Traced {
 }
 
 impl Tracer {
-    /// Starts `portclash trace -o json` with more arguments and waits until it says that it traces.
+    /// Starts `portclash trace -o json` with more arguments and waits until it says that it traces. Unless they say
+    /// otherwise it asks nobody for names and reads no log: that there is none would be told with every incident.
     pub fn start(arguments: &[&str]) -> Result<Self> {
+        let usual = [["--pods", "none"], ["--kubelet-log", "none"]];
+        let usual = usual.iter().filter(|[option, _]| !arguments.contains(option)).flatten();
         let mut child = Command::new("portclash")
-            .args(["trace", "-o", "json", "--pods", "none"])
+            .args(["trace", "-o", "json"])
+            .args(usual)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

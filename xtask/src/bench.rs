@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::setup::kernels::{self, Kernel};
 use crate::setup::{self, COMPARED};
-use crate::vm::{Guest, Line, boot, find_program};
+use crate::vm::{Guest, Kind, Line, boot, find_program};
 use crate::{build, command, workspace};
 
 #[path = "bench_check.rs"]
@@ -113,6 +113,7 @@ fn run_observers(options: &Options, name: &str, prefix: &str) -> Result<ExitCode
             portclash: Some(binaries.join("portclash")),
             files: Vec::new(),
             programs: COMPARED,
+            kind: Kind::Node,
             plan: ["bench", &format!("{prefix}vm"), &options.rounds.to_string()].map(str::to_owned).to_vec(),
         };
         println!("booting Linux {}", kernel.name);

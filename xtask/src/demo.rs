@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::setup::kernels::{self, Kernel};
-use crate::vm::{Guest, Line, boot};
+use crate::vm::{Guest, Kind, Line, boot};
 use crate::{build, setup};
 
 const KERNEL: &str = "6.1";
@@ -34,6 +34,7 @@ pub(crate) fn run(_arguments: &Arguments) -> Result<ExitCode> {
         portclash: Some(binaries.join("portclash")),
         files: Vec::new(),
         programs: &[],
+        kind: Kind::Node,
         plan: vec!["demo".to_owned()],
     };
     println!("booting Linux {KERNEL} with a node, two pods and IPVS");

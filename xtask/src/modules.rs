@@ -30,8 +30,15 @@ const WANTED: &[&str] = &[
     "ip_vs_sh",
 ];
 /// Modules that are carried along but loaded by a scenario that wants them.
-const CARRIED: &[&str] =
-    &["br_netfilter", "nf_reject_ipv4", "nf_reject_ipv6", "nft_reject", "nft_reject_inet", "nft_reject_ipv4"];
+const CARRIED: &[&str] = &[
+    "br_netfilter",
+    "nf_reject_ipv4",
+    "nf_reject_ipv6",
+    "nft_reject",
+    "nft_reject_inet",
+    "nft_reject_ipv4",
+    "overlay",
+];
 
 /// Adds the modules under `/lab/modules` and the list `/lab/modules/order` of those to load at start.
 pub(crate) fn add(archive: &mut Archive, modules: &Path) -> Result<()> {

@@ -11,8 +11,6 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::client::{CGROUP, CGROUP_VARIABLE};
-
 /// One child that was born.
 struct Child {
     pid: Pid,
@@ -25,7 +23,7 @@ struct Child {
 pub(super) fn run(local: &str, first: &str, count: &str, remote: &str) -> Result<()> {
     let (first, count): (u16, u16) = (first.parse()?, count.parse()?);
     let remote: SocketAddr = remote.parse()?;
-    super::connect::join_cgroup(&std::env::var(CGROUP_VARIABLE).unwrap_or_else(|_| CGROUP.to_owned()))?;
+    crate::cgroups::join_asked()?;
     let (mut children, mut lives) = (VecDeque::new(), Vec::new());
     for port in first..first + count {
         children.push_back(spawn(SocketAddr::new(local.parse()?, port), remote)?);

@@ -13,8 +13,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use crate::client::{CGROUP, CGROUP_VARIABLE, Connect, Then};
-use crate::netns;
+use crate::client::{Connect, Then};
+use crate::{cgroups, netns};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
 /// MSG_FASTOPEN (include/linux/socket.h), which nix does not name.
@@ -23,7 +23,7 @@ const MSG_FASTOPEN: i32 = 0x2000_0000;
 /// Connects as the argument says, prints `{"local": …, "error": …}`.
 pub(super) fn run(argument: &str) -> Result<()> {
     let how = Connect::parse(argument)?;
-    join_cgroup(&std::env::var(CGROUP_VARIABLE).unwrap_or_else(|_| CGROUP.to_owned()))?;
+    cgroups::join_asked()?;
     if how.namespace != "node" {
         netns::enter(how.namespace)?;
     }
@@ -38,14 +38,6 @@ pub(super) fn run(argument: &str) -> Result<()> {
     let local = local.map(|local| local.to_string());
     println!("{}", serde_json::json!({"local": local, "error": error}));
     Ok(())
-}
-
-/// Moves this process into a cgroup, which is made if it is not there.
-pub(super) fn join_cgroup(path: &str) -> Result<()> {
-    let directory = format!("/sys/fs/cgroup{path}");
-    std::fs::create_dir_all(&directory)?;
-    std::fs::write(format!("{directory}/cgroup.procs"), "0")
-        .with_context(|| format!("cannot enter {directory}"))
 }
 
 /// A socket whose connect (or bind) ended one way or the other.

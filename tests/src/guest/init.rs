@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::wait::{WaitStatus, wait};
 
-use crate::host;
+use crate::{cgroups, host};
 
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
@@ -16,7 +16,6 @@ const MOUNTS: &[(&str, &str)] = &[
     ("devtmpfs", "/dev"),
     ("tmpfs", "/run"),
     ("tmpfs", "/tmp"),
-    ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
     ("debugfs", "/sys/kernel/debug"),
     ("tracefs", "/sys/kernel/tracing"),
@@ -41,6 +40,7 @@ fn prepare() -> Result<()> {
         mount(Some(*kind), *target, Some(*kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("cannot mount {kind} on {target}"))?;
     }
+    cgroups::mount_all()?;
     for directory in ["/run/netns", "/run/bin"] {
         std::fs::create_dir_all(directory)?;
     }

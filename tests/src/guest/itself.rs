@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::client::{CGROUP, CGROUP_VARIABLE};
-
 /// Listens on `address`, connects to it `count` times, prints its pid, and stays until standard input ends. Its own
 /// client closes first, so the client's end goes to TIME-WAIT.
 pub(super) fn run(address: &str, count: &str) -> Result<()> {
     let count: u32 = count.parse()?;
-    super::connect::join_cgroup(&std::env::var(CGROUP_VARIABLE).unwrap_or_else(|_| CGROUP.to_owned()))?;
+    crate::cgroups::join_asked()?;
     let listener = TcpListener::bind(address).with_context(|| format!("no listener on {address}"))?;
     for _ in 0..count {
         let client = TcpStream::connect(address).context("connect")?;

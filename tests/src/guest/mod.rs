@@ -6,6 +6,7 @@ mod connect;
 mod demo;
 mod init;
 mod itself;
+mod kubelet;
 mod test;
 
 use std::process::ExitCode;
@@ -16,18 +17,20 @@ use crate::{bench, host, node, process};
 
 /// Entry point of `lab-init`.
 pub fn main() -> ExitCode {
-    if std::process::id() == 1 {
+    // In a container it is process 1 as well, but under another name.
+    if std::process::id() == 1 && std::env::args().next().is_some_and(|name| name == "/init") {
         return init::run();
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((mode, rest)) if mode == "run" => run(rest),
-        Some((mode, rest)) if mode == "test" => test::run(rest.first().map_or("", String::as_str)),
+        Some((mode, rest)) if mode == "test" => test::run(rest),
         Some((mode, _)) if mode == "demo" => demo::run(),
         Some((mode, rest)) if mode == "bench" => bench::run(rest),
         Some((mode, [local, first, count, remote])) if mode == "burst" => {
             burst::run(local, first, count, remote).map(|()| 0)
         }
+        Some((mode, [settings])) if mode == "kubelet" => kubelet::run(settings).map(|()| 0),
         Some((mode, [way, count, home, services])) if mode == "choose" => {
             choose::run(way, count, home, services).map(|()| 0)
         }
@@ -52,7 +55,7 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    const OF_A_CLIENT: [&str; 4] = ["connect", "burst", "choose", "itself"];
+    const OF_A_CLIENT: [&str; 5] = ["connect", "burst", "choose", "itself", "kubelet"];
     if std::env::args().nth(1).is_some_and(|mode| OF_A_CLIENT.contains(&mode.as_str())) {
         println!("{error:#}");
     } else {

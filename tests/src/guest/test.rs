@@ -5,32 +5,54 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::lab::Lab;
-use crate::scenarios::{ALL, Scenario};
+use crate::scenarios::{ALL, Scenario, WITH_CONTAINERS};
 use crate::{host, node};
 
-/// Runs the scenarios whose name contains `filter`.
-pub(super) fn run(filter: &str) -> Result<u8> {
-    node::set_up()?;
+/// What a guest of one kind plays.
+struct Table {
+    scenarios: &'static [Scenario],
+    /// Makes the node, once.
+    set_up: fn() -> Result<()>,
+    /// Brings it into the state that each scenario starts from.
+    fresh: fn() -> Result<Lab>,
+    /// Namespaces whose packets tell why a scenario failed.
+    captured: &'static [&'static str],
+}
+
+const NODE: Table =
+    Table { scenarios: ALL, set_up: node::set_up, fresh: Lab::fresh, captured: &["node", "pod", "backend"] };
+const CONTAINERS: Table = Table {
+    scenarios: WITH_CONTAINERS,
+    set_up: node::set_up_without_pods,
+    fresh: Lab::without_pods,
+    captured: &["node"],
+};
+
+/// Runs the scenarios of a table whose name contains a text.
+pub(super) fn run(arguments: &[String]) -> Result<u8> {
+    let [table, filter] = arguments else { bail!("test TABLE FILTER") };
+    let table = if table == "containers" { &CONTAINERS } else { &NODE };
+    (table.set_up)()?;
     let mut failed = false;
-    for scenario in ALL.iter().filter(|scenario| scenario.name.contains(filter)) {
+    for scenario in table.scenarios.iter().filter(|scenario| scenario.name.contains(filter.as_str())) {
         let start = Instant::now();
-        let outcome = play(scenario);
+        let outcome = play(table, scenario);
         host::result(scenario.name, outcome.is_ok(), start.elapsed());
         if let Err(failure) = outcome {
             failed = true;
             host::say(&failure);
-            host::say(&captured(scenario));
+            host::say(&captured(table, scenario));
         }
     }
     Ok(u8::from(failed))
 }
 
 /// Plays a scenario on a fresh lab; what went wrong is text with everything that was noted.
-fn play(scenario: &Scenario) -> Result<(), String> {
-    let mut lab = Lab::fresh().map_err(|error| format!("{error:#}"))?;
+fn play(table: &Table, scenario: &Scenario) -> Result<(), String> {
+    let mut lab = (table.fresh)().map_err(|error| format!("{error:#}"))?;
     let outcome = catch_unwind(AssertUnwindSafe(|| (scenario.play)(&mut lab)));
     match outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_text(panic.as_ref())))) {
         Ok(()) => Ok(()),
@@ -44,11 +66,11 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 /// Plays a failed scenario once more under tcpdump and shows what went over the wire. The verdict stays.
-fn captured(scenario: &Scenario) -> String {
+fn captured(table: &Table, scenario: &Scenario) -> String {
     let captures: Vec<(&str, Result<Child>)> =
-        ["node", "pod", "backend"].map(|name| (name, capture(name))).into();
+        table.captured.iter().map(|name| (*name, capture(name))).collect();
     std::thread::sleep(Duration::from_secs(1));
-    let again = if play(scenario).is_ok() { "passed" } else { "failed" };
+    let again = if play(table, scenario).is_ok() { "passed" } else { "failed" };
     let mut text = format!("--- once more, with tcpdump: {again}");
     for (name, capture) in captures {
         let packets = capture.and_then(packets).unwrap_or_else(|error| format!("{error:#}"));

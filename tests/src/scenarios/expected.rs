@@ -81,6 +81,8 @@ pub(super) struct Collision {
     addresses: Addresses,
     /// Why the backend's stack resets.
     backend_reason: &'static str,
+    /// What names pods, probes and Services among the evidence.
+    notes: Vec<String>,
 }
 
 impl Collision {
@@ -123,7 +125,13 @@ impl Collision {
             "evidence": null,
             "advice": [advice_to_reserve(port_of(&addresses.local))],
         });
-        Self { incident, addresses: addresses.clone(), backend_reason: TCP_FLAGS }
+        Self { incident, addresses: addresses.clone(), backend_reason: TCP_FLAGS, notes: Vec::new() }
+    }
+
+    /// Evidence that names pods, probes and Services, each text as it is.
+    pub(super) fn noted(mut self, notes: &[String]) -> Self {
+        self.notes.extend_from_slice(notes);
+        self
     }
 
     /// Changes one field, named by its JSON pointer.
@@ -269,12 +277,13 @@ impl Collision {
         let began = format!("{local} sent its first SYN to {remote} (sequence number <isn>)");
         let end = if outcome == "survived" { "the handshake completed" } else { CLOSED };
         let usual = ["no reply had reached the socket: the SYN was sent again", end].map(str::to_owned);
-        let mut allowed = [std::slice::from_ref(&began), &usual, perhaps].concat();
+        let mut allowed = [std::slice::from_ref(&began), &usual, perhaps, &self.notes].concat();
         allowed.extend(steps.iter().flatten().cloned());
         let entry =
             |texts: &[String]| json!({"at": "<time>", "source": "<text>", "text": {"<one of>": texts}});
         let mut wanted = vec![entry(&[began]), entry(&[end.to_owned()])];
         wanted.extend(steps.iter().map(|texts| entry(texts)));
+        wanted.extend(self.notes.iter().map(|note| entry(std::slice::from_ref(note))));
         let evidence = json!({"<each>": entry(&allowed), "<some>": wanted, "<between>": [wanted.len(), 20]});
         for (key, value) in
             [("outcome", json!(outcome)), ("hijack", hijack), ("resets", resets), ("evidence", evidence)]

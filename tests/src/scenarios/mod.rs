@@ -8,6 +8,7 @@ mod counts;
 mod expected;
 mod losses;
 mod options;
+mod pods;
 mod port_choice;
 mod ports;
 mod seed;
@@ -95,4 +96,14 @@ pub const ALL: &[Scenario] = &[
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),
     scenario("ring_full_is_counted", losses::ring_full_is_counted),
+];
+
+/// The scenarios with containerd's pods, in the order in which they run: once with cgroups of version 2, once with
+/// version 1.
+pub const WITH_CONTAINERS: &[Scenario] = &[
+    scenario("pods_collision", pods::collision),
+    scenario("pods_seed_story_without_names", pods::seed_story_without_names),
+    scenario("pods_seed_story_from_a_file", pods::seed_story_from_a_file),
+    scenario("pods_seed_story_from_kubelet", pods::seed_story_from_kubelet),
+    scenario("pods_host_network_owner", pods::host_network_owner),
 ];

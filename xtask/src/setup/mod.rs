@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo_tools;
+pub(crate) mod containers;
 pub(crate) mod kernels;
 mod toolchain;
 
@@ -58,6 +59,7 @@ pub(crate) fn everything(wanted: &[&'static kernels::Wanted], checks: bool) -> R
     }
     if !wanted.is_empty() {
         ensure_programs(PROGRAMS)?;
+        containers::ensure()?;
     }
     wanted.iter().try_for_each(|kernel| kernels::ensure(kernel))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Guest, Line, boot};
+use super::{Cgroups, Guest, Kind, Line, boot};
 use crate::build;
 use crate::setup::kernels::Kernel;
 
@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// File to put into /root of the guest (may be given several times)
     #[arg(long, value_name = "FILE")]
     add: Vec<PathBuf>,
+    /// Boot the node that runs containers, with cgroups of this version
+    #[arg(long, value_name = "CGROUPS", num_args = 0..=1, default_missing_value = "v2", value_enum)]
+    containers: Option<Cgroups>,
     /// Leave the portclash program out, so that it is not built
     #[arg(long)]
     without_portclash: bool,
@@ -45,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         portclash: (!arguments.without_portclash).then(|| binaries.join("portclash")),
         files: arguments.add.clone(),
         programs: &[],
+        kind: arguments.containers.map_or(Kind::Node, Kind::Containers),
         plan,
     };
     let status = boot(&kernel, &guest, Duration::from_secs(arguments.timeout), |line| {

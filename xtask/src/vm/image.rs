@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::find_program;
 use crate::initramfs::Archive;
+use crate::setup::containers;
 use crate::setup::kernels::Kernel;
 use crate::{modules, workspace};
 
@@ -20,6 +21,51 @@ const PROGRAMS: &[(&str, bool)] = &[
     ("bpftool", false),
 ];
 
+/// What kind of node the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Pods are network namespaces.
+    Node,
+    /// Pods are containerd's; cgroups as given. Everything is larger, so only what needs it boots it.
+    Containers(Cgroups),
+}
+
+/// Which cgroup hierarchies the guest mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Cgroups {
+    /// One hierarchy per controller.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+impl Kind {
+    /// What the names of its files end in.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Node => "",
+            Self::Containers(Cgroups::V1) => "-containers-cgroup1",
+            Self::Containers(Cgroups::V2) => "-containers-cgroup2",
+        }
+    }
+
+    /// Memory in MiB: the image is unpacked into it, and containerd's images and layers are there, too.
+    pub(super) fn memory(self) -> &'static str {
+        match self {
+            Self::Node => "1024",
+            Self::Containers(_) => "2048",
+        }
+    }
+
+    /// Words on the kernel's command line, which PID 1 reads.
+    pub(super) fn boot_words(self) -> &'static str {
+        match self {
+            Self::Containers(Cgroups::V1) => " lab.cgroups=v1",
+            Self::Containers(Cgroups::V2) | Self::Node => "",
+        }
+    }
+}
+
 /// What the guest is made of and what it is to do.
 pub(crate) struct Guest {
     /// Its PID 1.
@@ -30,6 +76,8 @@ pub(crate) struct Guest {
     pub(crate) files: Vec<PathBuf>,
     /// Programs that go along besides the usual ones, if this machine has them.
     pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// What kind of node it is.
+    pub(crate) kind: Kind,
     /// What PID 1 is to do: a mode and its arguments.
     pub(crate) plan: Vec<String>,
 }
@@ -65,13 +113,36 @@ pub(super) fn write(kernel: &Kernel, guest: &Guest) -> Result<PathBuf> {
             archive.program(name, &path)?;
         }
     }
+    if matches!(guest.kind, Kind::Containers(_)) {
+        containers(&mut archive)?;
+    }
     busybox(&mut archive)?;
     modules::add(&mut archive, &kernel.modules()?)?;
     archive.file("lab/plan", guest.plan.join("\n").as_bytes());
-    let path = workspace::set_up("lab").join(format!("initramfs-{}.cpio", kernel.name));
+    let path =
+        workspace::set_up("lab").join(format!("initramfs-{}{}.cpio", kernel.name, guest.kind.suffix()));
     std::fs::create_dir_all(workspace::set_up("lab"))?;
     std::fs::write(&path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// The container runtime and its network plugins.
+fn containers(archive: &mut Archive) -> Result<()> {
+    let directory = containers::directory()?;
+    for file in containers::PROGRAMS {
+        let path = directory.join(file);
+        let name = path.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
+        archive.program(name, &path)?;
+    }
+    for file in containers::PLUGINS {
+        let path = directory.join(file);
+        let name = path.file_name().and_then(|name| name.to_str()).context("a plugin without a name")?;
+        archive.copy(&format!("opt/cni/bin/{name}"), &path)?;
+    }
+    // containerd keeps network namespaces below /var/run.
+    archive.directory("var/lib");
+    archive.link("var/run", "/run");
+    Ok(())
 }
 
 /// busybox and its applets, after the programs above: a name that is taken stays.

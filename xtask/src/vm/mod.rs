@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command;
 use crate::setup::kernels::Kernel;
-pub(crate) use image::Guest;
+pub(crate) use image::{Cgroups, Guest, Kind};
 
 /// A line from the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +58,10 @@ pub(crate) fn boot(
     deadline: Duration,
     mut each: impl FnMut(&Line) -> Result<()>,
 ) -> Result<i32> {
-    let console = crate::workspace::set_up("lab").join(format!("console-{}.log", kernel.name));
+    let console =
+        crate::workspace::set_up("lab").join(format!("console-{}{}.log", kernel.name, guest.kind.suffix()));
     let image = image::write(kernel, guest)?;
-    let mut machine = start(&kernel.image()?, &image, &console)?;
+    let mut machine = start(&kernel.image()?, &image, &console, guest.kind)?;
     let output = machine.0.stdout.take().context("the machine has no output")?;
     let lines = read_lines(output);
     let end = Instant::now() + deadline;
@@ -87,13 +88,18 @@ impl Drop for Machine {
     }
 }
 
-fn start(kernel: &Path, image: &Path, console: &Path) -> Result<Machine> {
+fn start(kernel: &Path, image: &Path, console: &Path, kind: Kind) -> Result<Machine> {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"]);
+    qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", kind.memory()]);
     qemu.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     // no_timer_check: on a busy host the emulated timer may miss what the kernel counts at boot, and it would panic.
-    qemu.args(["-append", "console=ttyS0 panic=-1 quiet loglevel=4 no_timer_check rdinit=/init"]);
+    // softlockup_panic: a guest that is stuck ends, and shows where, instead of running until its deadline.
+    let words = format!(
+        "console=ttyS0 panic=-1 softlockup_panic=1 watchdog_thresh=60 quiet loglevel=5 no_timer_check rdinit=/init{}",
+        kind.boot_words()
+    );
+    qemu.arg("-append").arg(words);
     qemu.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped());
     // SAFETY: prctl(PR_SET_PDEATHSIG) takes two numbers, touches no memory and is async-signal-safe.
