@@ -23,7 +23,9 @@ fn services(services: Vec<KubeService>) -> PodUpdate {
 
 fn names(updates: Vec<PodUpdate>) -> Names {
     let mut names = Names::new();
-    updates.into_iter().for_each(|update| names.apply(update, before()));
+    for update in updates {
+        names.apply(update, before());
+    }
     names
 }
 

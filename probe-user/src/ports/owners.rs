@@ -185,6 +185,6 @@ mod tests {
         let who = owners.see(&key(std::process::id(), 0, "x"), Duration::ZERO);
         assert_eq!(who.exe, None);
         assert_eq!(owners.take_ended(Duration::from_secs(59)), []);
-        assert_eq!(owners.take_ended(Duration::from_secs(60)).len(), 1);
+        assert_eq!(owners.take_ended(Duration::from_mins(1)).len(), 1);
     }
 }

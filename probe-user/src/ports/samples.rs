@@ -33,21 +33,21 @@ pub(crate) fn row(destination: &str, rate: f64) -> Row {
     }
 }
 
-fn owner(pid: Option<u32>, comm: &str, processes: u64) -> Option<Owner> {
-    Some(Owner { pid, ended: pid.is_none(), processes, comm: Some(comm.into()), ..Owner::default() })
+fn owner(pid: Option<u32>, comm: &str, processes: u64) -> Owner {
+    Owner { pid, ended: pid.is_none(), processes, comm: Some(comm.into()), ..Owner::default() }
 }
 
 /// One row of each kind.
 pub(crate) fn report() -> Report {
     let rows = vec![
         Row {
-            owner: owner(Some(900), "kubelet", 1),
+            owner: Some(owner(Some(900), "kubelet", 1)),
             expected_collisions_per_hour: Some(11.1),
             ..row("10.23.77.138:80", 14.2)
         },
         row("169.254.20.10:8080", 1.0),
         Row {
-            owner: owner(None, "curl", 12_345),
+            owner: Some(owner(None, "curl", 12_345)),
             local_ports_in_use: Some(27_900),
             time_wait: Some(27_890),
             share_of_range: Some(0.988),
@@ -57,7 +57,7 @@ pub(crate) fn report() -> Report {
             ..row("10.0.0.5:443", 1250.0)
         },
         Row {
-            owner: owner(Some(31_337), "evil\u{1b}[31m\nname", 1),
+            owner: Some(owner(Some(31_337), "evil\u{1b}[31m\nname", 1)),
             outlook: Outlook::RunningOut,
             seconds_until_used_up: Some(754.0),
             ..row("[fd00:10:23:77::138]:8443", 44.0)
@@ -71,7 +71,7 @@ pub(crate) fn report() -> Report {
             ..row("10.0.0.7:9100", 0.0)
         },
         Row {
-            owner: owner(Some(77), "worker", 1),
+            owner: Some(owner(Some(77), "worker", 1)),
             netns: 4_026_532_201,
             local_ports_in_use: None,
             time_wait: None,

@@ -309,7 +309,9 @@ pub(crate) fn ambiguous() -> Incident {
 fn with_names(pods: Vec<crate::kubernetes::pod::Pod>, updates: Vec<PodUpdate>) -> Incident {
     let mut names = Names::new();
     names.apply(PodUpdate::All { source: PodSourceKind::Kubelet, pods, unreadable: Vec::new() }, 0);
-    updates.into_iter().for_each(|update| names.apply(update, 0));
+    for update in updates {
+        names.apply(update, 0);
+    }
     let mut incident = hijacked();
     incident.probe = None;
     let service = incident.service.as_mut().unwrap();
