@@ -21,6 +21,7 @@ const MOST_LINES: usize = 150;
 pub struct Lab {
     servers: Vec<Server>,
     namespaces: Vec<String>,
+    addresses: Vec<String>,
     /// What is shown if the scenario fails.
     notes: Vec<String>,
 }
@@ -83,6 +84,13 @@ impl Lab {
         node::add_pod(name, v4, v6)
     }
 
+    /// An address on the node's loopback device that is gone after the scenario.
+    pub fn address(&mut self, address: &str) -> Result<()> {
+        ip(&format!("addr add {address}/32 dev lo\n"))?;
+        self.addresses.push(address.to_owned());
+        Ok(())
+    }
+
     /// A bare namespace that is gone after the scenario.
     pub fn namespace(&mut self, name: &str) -> Result<()> {
         self.namespaces.push(name.to_owned());
@@ -119,6 +127,9 @@ impl Drop for Lab {
             // The next scenario uses names of its own; what is left over hinders nobody.
             let _ = run(&format!("ip netns del {name}"));
             let _ = run(&format!("ip link del v{name}"));
+        }
+        for address in &self.addresses {
+            let _ = run(&format!("ip addr del {address}/32 dev lo"));
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{CGROUP_VARIABLE, Connect};
 use crate::lab::Lab;
-use crate::node::{BACKEND, NODE, POD, ip};
+use crate::node::{BACKEND, NODE, POD};
 use crate::process::sysctl;
 use crate::server::Server;
 use crate::{expect, netns};
@@ -117,8 +117,7 @@ pub(super) fn to_itself_stable(lab: &mut Lab) -> Result<()> {
 
 /// Listed with pid, name, container, destination, rate, ports and expected collisions, all of it exact.
 fn to_itself(lab: &mut Lab, hooks: &str, port: u16) -> Result<()> {
-    // It may be there from another scenario.
-    let _ = ip(&format!("addr add {DNS}/32 dev lo\n"));
+    lab.address(DNS)?;
     lab.service(&format!("{DNS}:36704"), &[&format!("{BACKEND}:8443")])?;
     let address = format!("{DNS}:{port}");
     let (process, counted) = count(lab, hooks, |_| ToItself::start(&address))?;
@@ -228,7 +227,7 @@ pub(super) fn of_short_lived_processes(lab: &mut Lab) -> Result<()> {
     let burst = program("burst")?;
     let (born, counted) = count(lab, "auto", |_| {
         let output = Command::new(&burst)
-            .args(["burst", NODE, "37000", &COUNT.to_string(), &remote])
+            .args(["burst", NODE, "38100", &COUNT.to_string(), &remote])
             .env(CGROUP_VARIABLE, container_cgroup())
             .output()?;
         serde_json::from_slice::<Vec<(u32, u16, u64)>>(&output.stdout).context("the burst's answer")
