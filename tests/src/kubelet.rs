@@ -1,5 +1,5 @@
 //! The node's kubelet, as far as probes go: a process of that name in its usual cgroup, which serves `/pods` on the
-//! usual port, probes the pods it is given, and logs what fails.
+//! usual port, probes the pods it is given, and logs what fails. It also plays the cluster's API server.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::client::CGROUP;
-use crate::containers::{Pod, list, pod_list};
-use crate::kubelet_api;
+use crate::containers::{NODE_NAME, Pod, list, pod_list, service_list};
+use crate::kube_server::{self, List};
 use crate::node::NODE;
 use crate::prober::{Probe, Release};
 
@@ -26,10 +26,18 @@ pub const LOG: &str = "/run/kubelet/kubelet.log";
 pub const TOKEN_FILE: &str = "/run/secrets/kubernetes.io/serviceaccount/token";
 /// The authority of its certificate, PEM, where a pod has the cluster's.
 pub const AUTHORITY: &str = "/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+/// Where the API server answers.
+pub const API_SERVER: &str = "127.0.0.1:6443";
+/// A kubeconfig for it.
+pub const KUBECONFIG: &str = "/run/kubelet/kubeconfig";
 /// The same pods and the Services of the lab, as `kubectl get pods,svc -A -o json` would list them.
 pub const LIST: &str = "/run/kubelet/list.json";
 /// What it answers to `/pods`.
 pub const PODS: &str = "/run/kubelet/pods.json";
+/// What the API server answers when it is asked for Services.
+const SERVICES: &str = "/run/kubelet/services.json";
+/// The authority of the API server's certificate, PEM.
+const API_AUTHORITY: &str = "/run/kubelet/ca.crt";
 const SETTINGS: &str = "/run/kubelet/settings.json";
 const TOKEN: &str = "a-token-of-the-lab";
 
@@ -44,8 +52,8 @@ pub struct Settings {
     pub log: PathBuf,
     /// What it probes.
     pub probes: Vec<Probe>,
-    /// The API, if it is to serve one.
-    pub api: Option<kubelet_api::Settings>,
+    /// What it serves.
+    pub servers: Vec<kube_server::Settings>,
 }
 
 /// How one probe ended, and what was logged about it.
@@ -78,17 +86,14 @@ impl Kubelet {
         fs::write(TOKEN_FILE, TOKEN)?;
         fs::write(PODS, pod_list(pods).to_string())?;
         fs::write(LIST, list(pods).to_string())?;
+        fs::write(SERVICES, service_list().to_string())?;
+        fs::write(KUBECONFIG, kubeconfig())?;
         let settings = Settings {
             cgroup: CGROUP.to_owned(),
             release,
             log: LOG.into(),
             probes: pods.iter().map(|pod| probes_of(pod)).collect::<Result<Vec<_>>>()?.concat(),
-            api: Some(kubelet_api::Settings {
-                address: API.parse()?,
-                token: TOKEN.to_owned(),
-                pods: PODS.into(),
-                authority: AUTHORITY.into(),
-            }),
+            servers: servers()?,
         };
         fs::write(SETTINGS, serde_json::to_vec(&settings)?)?;
         if !Path::new(PROGRAM).exists() {
@@ -138,6 +143,36 @@ impl Drop for Kubelet {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Kubelet's own API, and the API server.
+fn servers() -> Result<Vec<kube_server::Settings>> {
+    let token = TOKEN.to_owned();
+    let of_node = format!("fieldSelector=spec.nodeName%3D{NODE_NAME}");
+    let pods = List { query: of_node, ..List::new("/api/v1/pods", PODS) };
+    Ok(vec![
+        kube_server::Settings {
+            address: API.parse()?,
+            token: token.clone(),
+            lists: vec![List::new("/pods", PODS)],
+            authority: AUTHORITY.into(),
+        },
+        kube_server::Settings {
+            address: API_SERVER.parse()?,
+            token,
+            lists: vec![pods, List::new("/api/v1/services", SERVICES)],
+            authority: API_AUTHORITY.into(),
+        },
+    ])
+}
+
+fn kubeconfig() -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
+         contexts:\n- name: lab\n  context: {{cluster: lab, user: lab}}\n\
+         clusters:\n- name: lab\n  cluster: {{server: \"https://{API_SERVER}\", certificate-authority: {API_AUTHORITY}}}\n\
+         users:\n- name: lab\n  user: {{tokenFile: {TOKEN_FILE}}}\n"
+    )
 }
 
 fn probes_of(pod: &Pod) -> Result<Vec<Probe>> {

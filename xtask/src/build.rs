@@ -16,6 +16,10 @@ pub(crate) fn static_binaries(packages: &[&str]) -> Result<PathBuf> {
     for package in packages {
         cargo.args(["--package", package]);
     }
+    if packages.contains(&"probe-user") {
+        // As in the image: the API server can be asked.
+        cargo.args(["--features", "probe-user/kube"]);
+    }
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     command::run(&mut cargo).context("the guest's programs do not build")?;
     Ok(workspace::build_directory()?.join(TARGET).join("release"))

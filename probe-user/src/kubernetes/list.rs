@@ -1,6 +1,7 @@
 //! Lists of Services and Pods, in whatever form people bring them; told apart by content.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::collect::Collector;
@@ -55,10 +56,21 @@ pub struct Listing<T> {
     pub items: Vec<T>,
     /// Objects and rows that could not be read: line from 1, index in the list from 0 and name as far as known.
     pub unreadable: Vec<Unreadable>,
-    /// What the reader should know: what was left out, what this form does not say.
+    /// What the reader should know: what this form does not say.
     pub notes: Vec<String>,
+    /// Objects of other kinds, which were left out: how many of each.
+    pub others: BTreeMap<String, usize>,
     /// Why the rest was not read: a list cut off in the middle, a limit. `None` if it was read to its end.
     pub cut_short: Option<String>,
+}
+
+impl<T> Listing<T> {
+    /// A sentence about what was left out, kinds in `taken` excepted: somebody else took those.
+    pub fn left_out(&self, taken: &[&str]) -> Option<String> {
+        let others = self.others.iter().filter(|(kind, _)| !taken.contains(&kind.as_str()));
+        let others: Vec<_> = others.map(|(kind, count)| format!("{count} {kind}")).collect();
+        (!others.is_empty()).then(|| format!("objects of other kinds were left out: {}", others.join(", ")))
+    }
 }
 
 /// Services of a list.
@@ -253,12 +265,9 @@ fn finish<T: Object>(
         }
     }
     let mut notes = found.notes;
-    if !found.others.is_empty() {
-        let others: Vec<_> = found.others.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        notes.push(format!("objects of other kinds were left out: {}", others.join(", ")));
-    }
     notes.extend(note);
-    Ok(Listing { form, items: found.items, unreadable, notes, cut_short: found.cut_short })
+    let (items, others, cut_short) = (found.items, found.others, found.cut_short);
+    Ok(Listing { form, items, unreadable, notes, others, cut_short })
 }
 
 #[cfg(test)]

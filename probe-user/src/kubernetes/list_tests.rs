@@ -215,7 +215,11 @@ fn other_kinds_are_counted_or_named() {
     let mixed =
         format!(r#"{{"kind":"List","items":[{pod},{},{deployment},{deployment}]}}"#, service_json("s"));
     assert_eq!(pods(&mixed).items.len(), 1);
-    assert_eq!(pods(&mixed).notes, ["objects of other kinds were left out: 2 Deployment, 1 Service"]);
+    let left_out = |taken: &[&str]| pods(&mixed).left_out(taken);
+    let all = "objects of other kinds were left out: 2 Deployment, 1 Service";
+    assert_eq!(left_out(&[]).as_deref(), Some(all));
+    assert_eq!(left_out(&["Service"]).as_deref(), Some("objects of other kinds were left out: 2 Deployment"));
+    assert_eq!(left_out(&["Service", "Deployment"]), None);
     assert_eq!(parse_services(mixed.as_bytes()).unwrap().items.len(), 1);
 
     let items = pod_named("a");

@@ -1,6 +1,8 @@
 //! What `kubectl get svc` prints: with and without NAMESPACE and TYPE columns, with `-o wide`, with or without its
 //! header, or pasted with its columns no longer aligned.
 
+use std::collections::BTreeMap;
+
 use super::list::{Form, ParseError, ServiceList};
 use super::objects::{port, protocol, service_type};
 use super::service::{KubeService, ServicePort, ServiceType};
@@ -67,6 +69,7 @@ pub(super) fn parse(text: &str) -> Result<ServiceList, ParseError> {
         items,
         unreadable: log.finish(),
         notes: notes.finish(),
+        others: BTreeMap::new(),
         cut_short: None,
     })
 }

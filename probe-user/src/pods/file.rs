@@ -65,6 +65,7 @@ pub fn parse(bytes: &[u8]) -> Result<Content, ParseError> {
     let (mut updates, mut notes) = (Vec::new(), Vec::new());
     match (pods, &services) {
         (Ok(list), _) => {
+            notes.extend(list.left_out(if services.is_some() { &["Service"] } else { &[] }));
             notes.extend(list.notes);
             let unreadable = with_rest(list.unreadable, list.cut_short);
             updates.push(PodUpdate::All { source, pods: list.items, unreadable });

@@ -156,7 +156,7 @@ pub fn read_services(path: &Path) -> Result<ClusterServices, FileError> {
     incomplete.extend(list.cut_short.iter().map(|reason| format!("{}: {reason}", name(path))));
     let note = |note: &String| Finding::new(Severity::Info, format!("{}: {note}", name(path)));
     Ok(ClusterServices {
-        findings: list.notes.iter().map(note).collect(),
+        findings: list.left_out(&["Pod"]).iter().chain(&list.notes).map(note).collect(),
         services: Some(list.items),
         incomplete,
     })

@@ -18,7 +18,7 @@ use crate::guest::load_module;
 use crate::lab::wait_until;
 use crate::node::{BACKEND, NODE, POD};
 pub use image::{NGINX, NODE_CACHE};
-pub use spec::{ContainerSpec, PodSpec, ProbeSpec, cgroup_of, list, pod_list};
+pub use spec::{ContainerSpec, NODE_NAME, PodSpec, ProbeSpec, cgroup_of, list, pod_list, service_list};
 use spec::{container_config, sandbox_config};
 
 /// Where containerd listens.

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::{Pod, cri};
 use crate::node::NODE;
 
+/// Name of the node in the cluster.
+pub const NODE_NAME: &str = "node";
+
 /// One pod, as a kubelet would ask for it.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
@@ -109,7 +112,7 @@ pub(super) fn container_config(spec: &PodSpec, container: &ContainerSpec) -> cri
 /// The pods as an API object, the form that kubelets and API servers answer in.
 pub fn pod_list(pods: &[&Pod]) -> Value {
     let items: Vec<Value> = pods.iter().map(|pod| pod_object(pod)).collect();
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "17"}, "items": items})
 }
 
 /// The pods and the Services of the lab, as `kubectl get pods,svc -A -o json` lists them.
@@ -117,6 +120,12 @@ pub fn list(pods: &[&Pod]) -> Value {
     let mut items: Vec<Value> = pods.iter().map(|pod| with_kind("Pod", pod_object(pod))).collect();
     items.push(with_kind("Service", dashboard_service()));
     json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": ""}, "items": items})
+}
+
+/// The Services of the lab, as the API server lists them.
+pub fn service_list() -> Value {
+    let metadata = json!({"resourceVersion": "17"});
+    json!({"kind": "ServiceList", "apiVersion": "v1", "metadata": metadata, "items": [dashboard_service()]})
 }
 
 fn with_kind(kind: &str, mut object: Value) -> Value {
@@ -158,7 +167,7 @@ fn pod_object(pod: &Pod) -> Value {
     json!({
         "metadata": {"name": spec.name, "namespace": spec.namespace, "uid": spec.uid},
         "spec": {
-            "nodeName": "node",
+            "nodeName": NODE_NAME,
             "hostNetwork": spec.host_network,
             "containers": spec.containers.iter().map(container_object).collect::<Vec<Value>>(),
         },

@@ -1,4 +1,4 @@
-//! The process that plays kubelet: it serves `/pods`, and probes whenever it is told to.
+//! The process that plays kubelet and the API server: it serves their lists, and probes whenever it is told to.
 
 use std::io::{BufRead, Write};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::kubelet::Settings;
-use crate::{cgroups, kubelet_api};
+use crate::{cgroups, kube_server};
 
 /// Does what the file says. Prints `ready`; then each line of standard input is a period, in which every probe sends
 /// one request, and for each probe `{"local": …, "failure": …, "line": …}` is printed.
@@ -15,8 +15,8 @@ pub(super) fn run(settings: &str) -> Result<()> {
     let text = std::fs::read_to_string(settings).with_context(|| format!("cannot read {settings}"))?;
     let settings: Settings = serde_json::from_str(&text)?;
     cgroups::join(&settings.cgroup)?;
-    if let Some(api) = settings.api.clone() {
-        kubelet_api::start(api)?;
+    for server in settings.servers.clone() {
+        kube_server::start(server)?;
     }
     say("ready")?;
     for period in std::io::stdin().lock().lines() {

@@ -105,5 +105,7 @@ pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_seed_story_without_names", pods::seed_story_without_names),
     scenario("pods_seed_story_from_a_file", pods::seed_story_from_a_file),
     scenario("pods_seed_story_from_kubelet", pods::seed_story_from_kubelet),
+    scenario("pods_seed_story_from_the_api_server", pods::seed_story_from_the_api_server),
+    scenario("pods_listed", pods::listed),
     scenario("pods_host_network_owner", pods::host_network_owner),
 ];

@@ -1,48 +1,21 @@
 //! Collisions among containerd's pods.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::expected::{Addresses, Collision, timed_out};
 use crate::client::Ended;
-use crate::containers::{self, ContainerSpec, NGINX, NODE_CACHE, Pod, PodSpec, ProbeSpec, Runtime};
-use crate::kubelet::{self, Kubelet, Probed};
+use crate::containers::{self, ContainerSpec, NODE_CACHE, NODE_NAME, Pod, PodSpec, ProbeSpec, Runtime};
+use crate::expect::differences;
+use crate::kubelet::{self, Kubelet};
 use crate::lab::{Lab, assert_incidents, probe, read, wait_until};
 use crate::netns;
-use crate::node::{BACKEND, POD};
+use crate::node::{BACKEND, NODE, POD};
 use crate::prober::Release;
-use crate::process::sysctl;
 use crate::server::answers;
-
-/// The seed's probed pod.
-fn nginx() -> PodSpec {
-    PodSpec {
-        namespace: "default",
-        name: "nginx-5dfb7c896c-x2q2w",
-        uid: "3daea6ef-f286-43f2-8825-51edaa3994d3",
-        host_network: false,
-        containers: vec![ContainerSpec { probes: vec![READINESS], ..web_server("nginx", 80) }],
-    }
-}
-
-/// The seed's probe.
-const READINESS: ProbeSpec = ProbeSpec { kind: "Readiness", path: "/", port: 80, period_s: 10, timeout_s: 2 };
-
-/// What the seed's NodePort leads to.
-fn dashboard() -> PodSpec {
-    PodSpec {
-        namespace: "kube-system",
-        name: "kubernetes-dashboard-6b79449649-8kz5w",
-        uid: "0c1f5d0e-7a52-4a3e-9a55-c7f5b0f2a9d1",
-        host_network: false,
-        containers: vec![web_server("kubernetes-dashboard", 8443)],
-    }
-}
-
-fn web_server(name: &'static str, port: u16) -> ContainerSpec {
-    let command = ["/bin/httpd", "-f", "-p", &port.to_string(), "-h", "/www"].map(str::to_owned);
-    ContainerSpec { name, image: NGINX, command: command.into(), port: Some(port), probes: Vec::new() }
-}
+use crate::story::{PORT, READINESS, dashboard, fail_one_probe, nginx, web_server};
 
 /// The probed pod and the backend's, both serving.
 fn run_both(runtime: &mut Runtime) -> Result<[Pod; 2]> {
@@ -61,7 +34,7 @@ pub(super) fn collision(lab: &mut Lab) -> Result<()> {
     let mut runtime = Runtime::start()?;
     let [_, backend] = run_both(&mut runtime)?;
     let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
-    let addresses = Addresses::v4(36704);
+    let addresses = Addresses::v4(PORT);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let connect = probe(&addresses.local, &addresses.remote)?;
     let (client, traced) = lab.trace(&[], 1, |_| connect.run())?;
@@ -90,6 +63,23 @@ pub(super) fn seed_story_from_a_file(lab: &mut Lab) -> Result<()> {
 pub(super) fn seed_story_from_kubelet(lab: &mut Lab) -> Result<()> {
     let arguments = ["--pods", "kubelet", "--kubelet-log", kubelet::LOG];
     seed_story(lab, Release::V1_29, &arguments, |story, line| logged(with_names(story, "proven", ""), line))
+}
+
+/// The same with what the API server tells, Services included.
+pub(super) fn seed_story_from_the_api_server(lab: &mut Lab) -> Result<()> {
+    let arguments = [
+        "--pods",
+        "api",
+        "--kubeconfig",
+        kubelet::KUBECONFIG,
+        "--node-name",
+        NODE_NAME,
+        "--kubelet-log",
+        kubelet::LOG,
+    ];
+    seed_story(lab, Release::V1_29, &arguments, |story, line| {
+        logged(with_service(with_names(story, "proven", "")), line)
+    })
 }
 
 /// Adds the probe, and the backend's pod.
@@ -137,6 +127,101 @@ fn logged(story: Collision, line: &str) -> Collision {
     story.with("/log_lines", lines).noted(&[note])
 }
 
+/// `portclash pods` knows the pods that run, from each source, and says what a source could not tell.
+pub(super) fn listed(lab: &mut Lab) -> Result<()> {
+    let mut runtime = Runtime::start()?;
+    let [nginx, dashboard] = run_both(&mut runtime)?;
+    let exporter = runtime.run(&node_exporter())?;
+    let _kubelet = Kubelet::start(Release::V1_29, &[&nginx, &dashboard, &exporter])?;
+    let file = format!("file:{}", kubelet::LIST);
+    let api = ["--pods", "api", "--kubeconfig", kubelet::KUBECONFIG, "--node-name", NODE_NAME];
+    let sources: [(&str, &[&str]); 3] =
+        [("kubelet", &["--pods", "kubelet"]), ("file", &["--pods", &file]), ("api", &api)];
+    for (source, arguments) in sources {
+        let output = list_pods(lab, "json", arguments)?;
+        let lines = serde_json::Deserializer::from_str(&output.text).into_iter();
+        let probes = Value::Array(lines.collect::<Result<_, _>>()?);
+        let expected = json!([
+            probe_line(&nginx, &READINESS, POD, source),
+            probe_line(&exporter, &LIVENESS, NODE, source),
+        ]);
+        let found = differences(&expected, &probes);
+        ensure!(found.is_empty(), "{source}: not as expected:\n{}", found.join("\n"));
+        ensure!(
+            output.status == Some(0),
+            "{source}: exit status is {:?}: {}",
+            output.status,
+            output.messages
+        );
+    }
+    // The runtime knows pods and addresses, but no probes.
+    let output = list_pods(lab, "text", &["--pods", "cri"])?;
+    for pod in [&nginx, &dashboard, &exporter] {
+        let name = format!("{}/{}  ", pod.spec.namespace, pod.spec.name);
+        let line =
+            output.text.lines().find(|line| line.starts_with(&name)).with_context(|| format!("no {name}"))?;
+        let address = pod.ip.as_deref().unwrap_or("host network");
+        ensure!(line.contains(address), "{line:?} is without {address}");
+    }
+    ensure!(output.text.contains("the container runtime does not know probes"), "{}", output.text);
+    // With another token kubelet tells nothing, and that is said.
+    let wrong = "/run/kubelet/another-token";
+    std::fs::write(wrong, "another")?;
+    let output = list_pods(lab, "text", &["--pods", "kubelet", "--kubelet-token", wrong, "--wait", "3s"])?;
+    ensure!(output.status == Some(2), "exit status is {:?}", output.status);
+    ensure!(output.messages.contains("401 Unauthorized"), "{}", output.messages);
+    ensure!(!output.messages.contains("another\n"), "the token is shown: {}", output.messages);
+    Ok(())
+}
+
+/// What a command said.
+struct Said {
+    text: String,
+    messages: String,
+    status: Option<i32>,
+}
+
+fn list_pods(lab: &mut Lab, format: &str, arguments: &[&str]) -> Result<Said> {
+    let output = Command::new("portclash").args(["pods", "-o", format]).args(arguments).output()?;
+    let said = Said {
+        text: String::from_utf8(output.stdout)?,
+        messages: String::from_utf8_lossy(&output.stderr).into_owned(),
+        status: output.status.code(),
+    };
+    lab.note(&format!("portclash pods {}", arguments.join(" ")), &format!("{}{}", said.text, said.messages));
+    Ok(said)
+}
+
+fn probe_line(pod: &Pod, probe: &ProbeSpec, ip: &str, source: &str) -> Value {
+    json!({
+        "schema": "portclash.probe/v1",
+        "pod": {"namespace": pod.spec.namespace, "name": pod.spec.name, "uid": pod.spec.uid},
+        "container": pod.spec.containers.first().map(|container| container.name),
+        "type": probe.kind.to_lowercase(),
+        "handler": "httpGet",
+        "target": format!("{ip}:{}", probe.port),
+        "path": probe.path,
+        "period_s": probe.period_s,
+        "timeout_s": probe.timeout_s,
+        "host_network": pod.spec.host_network,
+        "source": source,
+    })
+}
+
+/// A pod on the node's network.
+fn node_exporter() -> PodSpec {
+    PodSpec {
+        namespace: "monitoring",
+        name: "node-exporter-9x7lm",
+        uid: "77a1c3a2-5a0e-4b0c-9f57-d0c1a9e0b3c4",
+        host_network: true,
+        containers: vec![ContainerSpec { probes: vec![LIVENESS], ..web_server("node-exporter", 9100) }],
+    }
+}
+
+/// Its probe.
+const LIVENESS: ProbeSpec = ProbeSpec { kind: "Liveness", path: "/", port: 9100, period_s: 20, timeout_s: 1 };
+
 fn seed_story(
     lab: &mut Lab,
     release: Release,
@@ -146,10 +231,10 @@ fn seed_story(
     let mut runtime = Runtime::start()?;
     let [nginx, backend] = run_both(&mut runtime)?;
     let resetting = netns::of_process(runtime.pid(backend.only_container()?)?);
-    let addresses = Addresses::v4(36704);
+    let addresses = Addresses::v4(PORT);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let mut kubelet = Kubelet::start(release, &[&nginx, &backend])?;
-    let (probed, traced) = lab.trace(arguments, 1, |_| fail_one_probe(&mut kubelet))?;
+    let (probed, traced) = lab.trace(arguments, 1, |_| fail_one_probe(&mut kubelet, |_| {}))?;
     lab.note("containers", &containers::logs());
     lab.note("kubelet's log", &read(kubelet::LOG));
     let local = probed.local.map(|local| local.to_string());
@@ -162,24 +247,6 @@ fn seed_story(
     let story =
         Collision::new(&addresses, &connect, &client).with("/owner/cmdline", json!(Kubelet::command_line()));
     assert_incidents(&traced, &[change(story, &line).hijacked(&resetting)?])
-}
-
-/// A probe that succeeds, one that is given the service's port and fails, and one more that succeeds.
-fn fail_one_probe(kubelet: &mut Kubelet) -> Result<Probed> {
-    let good = probe_once(kubelet)?;
-    ensure!(good.failure.is_none(), "the first probe failed: {good:?}");
-    // The kernel tries the parity of the lower end first, and there is one port of it.
-    sysctl("net/ipv4/ip_local_port_range", "36704 36705")?;
-    let bad = probe_once(kubelet);
-    sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
-    let bad = bad?;
-    let good = probe_once(kubelet)?;
-    ensure!(good.failure.is_none(), "the last probe failed: {good:?}");
-    Ok(bad)
-}
-
-fn probe_once(kubelet: &mut Kubelet) -> Result<Probed> {
-    kubelet.period()?.pop().context("kubelet has no probe")
 }
 
 /// A container on the node's network connects from a service port, as node-local-dns does in the seed: the container
@@ -197,7 +264,7 @@ pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
     ensure!(agent.ip.is_none(), "a pod on the node's network has no address of CNI's");
     connect.cgroup = format!("{}/{}", containers::cgroup_of(&spec), container.id);
     lab.service(&addresses.local, &[&addresses.backend])?;
-    let (pid, traced) = lab.trace(&[], 1, |lab| {
+    let (pid, traced) = lab.trace(&["--pods", "cri"], 1, |lab| {
         runtime.start_container(container)?;
         let pid = runtime.pid(container);
         lab.note("containers", &containers::logs());
@@ -208,6 +275,7 @@ pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
         .with("/owner/exe", json!("/bin/node-cache"))
         .with("/owner/cmdline", json!(format!("/bin/node-cache connect {}", connect.argument())))
         .with("/owner/container_id", json!(container.id))
+        .with("/owner/pod", json!({"namespace": spec.namespace, "name": spec.name, "uid": spec.uid}))
         .hijacked(&resetting)?;
     assert_incidents(&traced, &[expected])
 }

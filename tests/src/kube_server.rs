@@ -1,6 +1,7 @@
-//! A stand-in for the HTTPS server of a kubelet: `/pods`, with a token, behind a certificate made when it starts.
+//! A stand-in for the HTTPS servers of a kubelet and of the API server: lists from files, for a token, behind a
+//! certificate made when it starts.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +20,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is served, and to whom.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// Address and port; a kubelet's port is 10250.
+    /// Address and port; a kubelet's port is 10250, the API server's usually 6443.
     pub address: SocketAddr,
     /// The bearer token that is asked for.
     pub token: String,
-    /// File that holds the answer to `/pods`, read for each request.
-    pub pods: PathBuf,
+    /// What is served.
+    pub lists: Vec<List>,
     /// File that the certificate of the authority is written to, PEM.
     pub authority: PathBuf,
+}
+
+/// One list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct List {
+    /// Path of its address, such as `/pods`.
+    pub path: String,
+    /// What the query of a request must contain, such as a field selector.
+    pub query: String,
+    /// File that holds the answer, read for each request.
+    pub file: PathBuf,
+}
+
+impl List {
+    /// A list that needs nothing in the query.
+    pub fn new(path: &str, file: &str) -> Self {
+        Self { path: path.to_owned(), query: String::new(), file: file.into() }
+    }
 }
 
 /// Makes certificates, listens, and serves in threads of its own until the process ends. Returns the address.
@@ -71,6 +90,9 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, settings: &Settings) -> R
     let mut stream = StreamOwned::new(ServerConnection::new(config)?, stream);
     let head = read_head(&mut stream)?;
     let (status, kind, body) = answer(&head, settings);
+    if status.starts_with("200 ") && is_watch(&head) {
+        return watch(&mut stream);
+    }
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -107,13 +129,42 @@ fn answer(head: &str, settings: &Settings) -> (&'static str, &'static str, Vec<u
     if !authorized {
         return ("401 Unauthorized", TEXT, b"Unauthorized".to_vec());
     }
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    match path.trim_end_matches('/') {
-        "/pods" => match std::fs::read(&settings.pods) {
-            Ok(pods) => ("200 OK", "application/json", pods),
-            Err(error) => ("500 Internal Server Error", TEXT, error.to_string().into_bytes()),
-        },
-        _ => ("404 Not Found", TEXT, b"404 page not found\n".to_vec()),
+    let (path, query) = target(request);
+    let Some(list) = settings.lists.iter().find(|list| list.path == path.trim_end_matches('/')) else {
+        return ("404 Not Found", TEXT, b"404 page not found\n".to_vec());
+    };
+    if !query.contains(&list.query) {
+        return ("403 Forbidden", TEXT, format!("only with {}\n", list.query).into_bytes());
+    }
+    match std::fs::read(&list.file) {
+        Ok(body) => ("200 OK", "application/json", body),
+        Err(error) => ("500 Internal Server Error", TEXT, error.to_string().into_bytes()),
+    }
+}
+
+/// Path and query of the first line of a request.
+fn target(request: &str) -> (&str, &str) {
+    let target = request.split(' ').nth(1).unwrap_or_default();
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+fn is_watch(head: &str) -> bool {
+    let (_, query) = target(head.lines().next().unwrap_or_default());
+    query.split('&').any(|word| word == "watch=true")
+}
+
+/// A watch in which nothing changes: the head of an answer, and no end before the client goes.
+fn watch(stream: &mut (impl Read + Write)) -> Result<()> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes())?;
+    stream.flush()?;
+    loop {
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -139,16 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_served_to_the_token_and_to_nothing_else() {
-        let directory = std::env::temp_dir().join(format!("kubelet-api-{}", std::process::id()));
+    fn lists_are_served_to_the_token_and_to_nothing_else() {
+        let directory = std::env::temp_dir().join(format!("kube-server-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("pods.json").display().to_string();
         let settings = Settings {
             address: "127.0.0.1:0".parse().unwrap(),
             token: "letmein".to_owned(),
-            pods: directory.join("pods.json"),
+            lists: vec![
+                List::new("/pods", &file),
+                List { query: "fieldSelector=a".to_owned(), ..List::new("/api/v1/pods", &file) },
+            ],
             authority: directory.join("ca.crt"),
         };
-        std::fs::write(&settings.pods, "{\"items\":[]}").unwrap();
+        std::fs::write(&file, "{\"items\":[]}").unwrap();
         let authority = settings.authority.clone();
         let address = start(settings).unwrap();
         let get = |path: &str, token: &str| {
@@ -159,6 +214,8 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\n{\"items\":[]}"), "{answer}");
         assert!(get("/pods", "other").starts_with("HTTP/1.1 401 "));
+        assert!(get("/api/v1/pods?limit=5&fieldSelector=a", "letmein").starts_with("HTTP/1.1 200 "));
+        assert!(get("/api/v1/pods?limit=5", "letmein").starts_with("HTTP/1.1 403 "));
         assert!(get("/healthz", "letmein").starts_with("HTTP/1.1 404 "));
         let bare = ask(address, &authority, "GET /pods HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(bare.starts_with("HTTP/1.1 401 "), "{bare}");
