@@ -118,6 +118,7 @@ pub fn node_files(bytes: &[u8]) {
 /// Any bytes as a list of Services or Pods. What was read has a name, and a Service is found at its own address.
 pub fn kubernetes_lists(bytes: &[u8]) {
     kubernetes::recognise(bytes);
+    kubernetes::kube_proxy_log::parse(bytes);
     if let Ok(list) = kubernetes::parse_services(bytes) {
         let names = ServiceNames::new(&list.items);
         for service in &list.items {

@@ -53,6 +53,9 @@ pub(super) struct Args {
     /// Services of the cluster: `kubectl get svc -A`, also with -o wide, json or yaml
     #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
     services: Option<PathBuf>,
+    /// Log of a kube-proxy older than 1.24, in which it says which NodePorts it could not listen on
+    #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
+    kube_proxy_log: Option<PathBuf>,
     /// --service-node-port-range of the API server
     #[arg(long, value_name = "FIRST-LAST", value_parser = node_port_range, help_heading = CLUSTER)]
     node_port_range: Option<(u16, u16)>,
@@ -94,10 +97,11 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 }
 
 fn read(args: &Args) -> Result<Node> {
-    let files = [&args.ipvs, &args.sockets, &args.services];
+    let files = [&args.ipvs, &args.sockets, &args.services, &args.kube_proxy_log];
     if files.into_iter().flatten().filter(|path| is_stdin(path)).count() > 1 {
         bail!(
-            "standard input can be read only once: give a file to all but one of --ipvs, --sockets and --services"
+            "standard input can be read only once: give a file to all but one of --ipvs, --sockets, --services and \
+             --kube-proxy-log"
         );
     }
     let given = Description {
@@ -124,6 +128,11 @@ fn read(args: &Args) -> Result<Node> {
         node.services = read.services;
         node.findings.extend(read.findings);
         node.incomplete.extend(read.incomplete);
+    }
+    if let Some(path) = &args.kube_proxy_log {
+        let (refused, unreadable) = node_files::read_kube_proxy_log(path)?;
+        node.refused = refused;
+        node.incomplete.extend(unreadable);
     }
     if let Some(value) = args.node_port_range {
         node.node_port_range = Some(Sourced { value, source: "--node-port-range".to_owned() });

@@ -7,6 +7,7 @@ use super::exhaustion::{Limit, Prediction};
 use super::exposed::{Exposed, NodePorts};
 use super::node::{Ipvs, Node};
 use super::rate::TIME_WAIT_S;
+use super::refused;
 use super::search::SearchPosition;
 use super::traffic::{Destination, Traffic};
 use crate::ipvs::table::Protocol;
@@ -24,6 +25,7 @@ pub(super) fn all(judged: &Judged<'_>, status: Status) -> Vec<Finding> {
     all.push(overlap(judged, status));
     all.extend(ipvs(judged));
     all.extend(kube(judged));
+    all.extend(judged.node.refused.iter().take(MAX_LISTED).map(|port| refused::finding(judged.node, port)));
     all.extend(judged.exposed.iter().flat_map(|exposed| services(judged, exposed)));
     all.extend(judged.traffic.iter().flat_map(|traffic| sockets(judged, traffic)));
     all.extend(kernel(judged));

@@ -10,6 +10,7 @@ pub mod exposed;
 mod findings;
 pub mod node;
 pub mod rate;
+mod refused;
 pub mod search;
 pub mod traffic;
 

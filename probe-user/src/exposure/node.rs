@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::check::Finding;
 use crate::ipvs::table::ServiceTable;
+use crate::kubernetes::kube_proxy_log::RefusedPort;
 use crate::kubernetes::service::KubeService;
 use crate::node::addresses::LocalAddresses;
 use crate::node::port_ranges::PortRanges;
@@ -63,6 +64,8 @@ pub struct Node {
     pub time_wait_counts: BTreeMap<IpAddr, u64>,
     /// Kubernetes Services of the cluster.
     pub services: Option<Vec<KubeService>>,
+    /// Ports that kube-proxy could not listen on, by its log.
+    pub refused: Vec<RefusedPort>,
     /// Further ports that must not become source ports.
     pub extra_ports: PortRanges,
     /// As `uname -r` prints it.

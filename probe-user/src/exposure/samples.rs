@@ -23,6 +23,7 @@ pub(crate) fn ranges(local: &str, reserved: Option<&str>) -> Node {
         sockets: None,
         time_wait_counts: BTreeMap::new(),
         services: None,
+        refused: Vec::new(),
         extra_ports: PortRanges::default(),
         kernel: None,
         conn_reuse_mode: None,

@@ -2,6 +2,7 @@
 
 mod collect;
 mod json;
+pub mod kube_proxy_log;
 pub mod list;
 pub mod names;
 mod objects;

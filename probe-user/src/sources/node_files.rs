@@ -9,6 +9,7 @@ use crate::exposure::check::{Finding, Severity};
 use crate::exposure::node::{Ipvs, Node, Sourced};
 use crate::ipvs::table::{ServiceTable, Unreadable};
 use crate::ipvs::{self, Content};
+use crate::kubernetes::kube_proxy_log::{self, RefusedPort};
 use crate::kubernetes::list;
 use crate::kubernetes::service::KubeService;
 use crate::node::addresses::{Interface, LocalAddresses};
@@ -137,6 +138,7 @@ pub fn read(given: &Description, range: EphemeralRange) -> Result<Node, FileErro
         sockets,
         time_wait_counts,
         services: None,
+        refused: Vec::new(),
         extra_ports: PortRanges::default(),
         kernel: given.kernel.clone(),
         conn_reuse_mode: None,
@@ -160,6 +162,20 @@ pub fn read_services(path: &Path) -> Result<ClusterServices, FileError> {
         services: Some(list.items),
         incomplete,
     })
+}
+
+/// Ports that kube-proxy could not listen on, and what of its log could not be read.
+pub fn read_kube_proxy_log(path: &Path) -> Result<(Vec<RefusedPort>, Vec<String>), FileError> {
+    let read = kube_proxy_log::parse(&read_bytes("kube-proxy's log", path)?);
+    let lines = read.unreadable.iter().take(SHOWN_ROWS).map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let unreadable = (!read.unreadable.is_empty()).then(|| {
+        let count = read.unreadable.len();
+        format!(
+            "{}: {count} lines about ports that could not be opened were not understood (line {lines})",
+            name(path)
+        )
+    });
+    Ok((read.ports, unreadable.into_iter().collect()))
 }
 
 fn read_table(path: &Path) -> Result<(ServiceTable, Vec<String>), FileError> {

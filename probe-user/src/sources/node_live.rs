@@ -75,6 +75,7 @@ pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) ->
         sockets,
         time_wait_counts: std::collections::BTreeMap::new(),
         services: None,
+        refused: Vec::new(),
         extra_ports: PortRanges::default(),
         kernel: kernel.release,
         conn_reuse_mode: sysctls.vs_conn_reuse_mode,
