@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::lab::Lab;
-use crate::scenarios::{ALL, Scenario, WITH_CONTAINERS};
+use crate::scenarios::{ALL, Scenario, WITH_CGROUP1, WITH_CONTAINERS};
 use crate::{host, node};
 
 /// What a guest of one kind plays.
@@ -30,11 +30,17 @@ const CONTAINERS: Table = Table {
     fresh: Lab::without_pods,
     captured: &["node"],
 };
+const CGROUP1: Table = Table { scenarios: WITH_CGROUP1, ..CONTAINERS };
 
 /// Runs the scenarios of a table whose name contains a text.
 pub(super) fn run(arguments: &[String]) -> Result<u8> {
     let [table, filter] = arguments else { bail!("test TABLE FILTER") };
-    let table = if table == "containers" { &CONTAINERS } else { &NODE };
+    let table = match table.as_str() {
+        "node" => &NODE,
+        "containers" => &CONTAINERS,
+        "cgroup1" => &CGROUP1,
+        other => bail!("there is no table {other}"),
+    };
     (table.set_up)()?;
     let mut failed = false;
     for scenario in table.scenarios.iter().filter(|scenario| scenario.name.contains(filter.as_str())) {

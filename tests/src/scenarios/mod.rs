@@ -98,8 +98,7 @@ pub const ALL: &[Scenario] = &[
     scenario("ring_full_is_counted", losses::ring_full_is_counted),
 ];
 
-/// The scenarios with containerd's pods, in the order in which they run: once with cgroups of version 2, once with
-/// version 1.
+/// The scenarios with containerd's pods and cgroups of version 2, in the order in which they run.
 pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_collision", pods::collision),
     scenario("pods_seed_story_without_names", pods::seed_story_without_names),
@@ -107,5 +106,11 @@ pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_seed_story_from_kubelet", pods::seed_story_from_kubelet),
     scenario("pods_seed_story_from_the_api_server", pods::seed_story_from_the_api_server),
     scenario("pods_listed", pods::listed),
+    scenario("pods_host_network_owner", pods::host_network_owner),
+];
+
+/// Those in which cgroups play a part, with cgroups of version 1.
+pub const WITH_CGROUP1: &[Scenario] = &[
+    scenario("pods_seed_story_from_kubelet", pods::seed_story_from_kubelet),
     scenario("pods_host_network_owner", pods::host_network_owner),
 ];
