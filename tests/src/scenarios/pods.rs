@@ -276,6 +276,11 @@ pub(super) fn host_network_owner(lab: &mut Lab) -> Result<()> {
         .with("/owner/cmdline", json!(format!("/bin/node-cache connect {}", connect.argument())))
         .with("/owner/container_id", json!(container.id))
         .with("/owner/pod", json!({"namespace": spec.namespace, "name": spec.name, "uid": spec.uid}))
+        .noted(&[
+            format!("it runs in container node-cache, image {NODE_CACHE}"),
+            format!("{POD}:80 is pod {}/{}", nginx().namespace, nginx().name),
+            format!("backend {BACKEND}:8443 is pod {}/{}", dashboard().namespace, dashboard().name),
+        ])
         .hijacked(&resetting)?;
     assert_incidents(&traced, &[expected])
 }

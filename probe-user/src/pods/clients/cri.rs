@@ -11,9 +11,9 @@ use tonic::Code;
 
 use super::cri_channel::Channel;
 use super::cri_wire::{
-    CONTAINER_RUNNING, Container as WireContainer, ListContainersResponse, ListPodSandboxResponse,
-    ListRequest, NAMESPACE_NODE, PodSandbox, PodSandboxStatusRequest, PodSandboxStatusResponse,
-    SANDBOX_READY, VersionRequest, VersionResponse,
+    CONTAINER_CREATED, CONTAINER_RUNNING, Container as WireContainer, ListContainersResponse,
+    ListPodSandboxResponse, ListRequest, NAMESPACE_NODE, PodSandbox, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, SANDBOX_READY, VersionRequest, VersionResponse,
 };
 use crate::ipvs::table::Unreadable;
 use crate::kubernetes::pod::{Container, Pod};
@@ -175,7 +175,7 @@ impl Runtime<'_> {
         let sandboxes: ListPodSandboxResponse =
             self.call(&mut channel, "ListPodSandbox", ListRequest::in_state(SANDBOX_READY)).await?;
         let containers: ListContainersResponse =
-            self.call(&mut channel, "ListContainers", ListRequest::in_state(CONTAINER_RUNNING)).await?;
+            self.call(&mut channel, "ListContainers", ListRequest::all()).await?;
         let mut containers = by_sandbox(containers.containers);
         let mut result = Pods { pods: Vec::new(), unreadable: Vec::new() };
         let mut still_known = HashMap::new();
@@ -240,10 +240,23 @@ impl Runtime<'_> {
     }
 }
 
+/// Those that run, and those that are about to: their processes may connect before the next list.
 fn by_sandbox(containers: Vec<WireContainer>) -> HashMap<String, Vec<WireContainer>> {
+    let name = |container: &WireContainer| container.metadata.as_ref().map(|metadata| metadata.name.clone());
+    let (running, others): (Vec<_>, Vec<_>) =
+        containers.into_iter().partition(|container| container.state == CONTAINER_RUNNING);
     let mut of: HashMap<String, Vec<WireContainer>> = HashMap::new();
-    for container in containers.into_iter().filter(|container| container.state == CONTAINER_RUNNING) {
+    for container in running {
         of.entry(container.pod_sandbox_id.clone()).or_default().push(container);
+    }
+    for container in others.into_iter().filter(|container| container.state == CONTAINER_CREATED) {
+        let known = of.entry(container.pod_sandbox_id.clone()).or_default();
+        if !known
+            .iter()
+            .any(|running| running.state == CONTAINER_RUNNING && name(running) == name(&container))
+        {
+            known.push(container);
+        }
     }
     of
 }

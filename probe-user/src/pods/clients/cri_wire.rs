@@ -10,6 +10,8 @@ use prost::Message;
 pub(super) const NAMESPACE_NODE: i32 = 2;
 /// `PodSandboxState.SANDBOX_READY`.
 pub(super) const SANDBOX_READY: i32 = 0;
+/// `ContainerState.CONTAINER_CREATED`.
+pub(super) const CONTAINER_CREATED: i32 = 0;
 /// `ContainerState.CONTAINER_RUNNING`.
 pub(super) const CONTAINER_RUNNING: i32 = 1;
 
@@ -52,6 +54,11 @@ pub(super) struct ListRequest {
 }
 
 impl ListRequest {
+    /// Whatever its state.
+    pub(super) const fn all() -> Self {
+        Self { filter: None }
+    }
+
     /// Only what is in this state.
     pub(super) const fn in_state(state: i32) -> Self {
         Self { filter: Some(StateFilter { state: Some(StateValue { state }) }) }

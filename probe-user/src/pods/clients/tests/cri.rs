@@ -8,7 +8,7 @@ use tonic::Code;
 use super::super::CriOptions;
 use super::super::cri::{Sandboxes, list};
 use super::super::cri_wire::{
-    LinuxPodSandboxStatus, Namespace, NamespaceOption, PodIp, PodSandbox, PodSandboxStatusResponse,
+    Container, LinuxPodSandboxStatus, Namespace, NamespaceOption, PodIp, PodSandbox, PodSandboxStatusResponse,
 };
 use super::DEADLINE;
 use super::cri_server::{Answer, CriServer, container, runtime, sandbox, version, with_address};
@@ -43,6 +43,9 @@ async fn pods_have_names_addresses_and_containers_but_no_probes() {
         container("new", "s1", "web", 2),
         container("side", "s1", "proxy", 0),
         container("gone", "s9", "orphan", 0),
+        Container { state: 0, ..container("soon", "s1", "init", 0) },
+        Container { state: 0, ..container("next", "s1", "web", 3) },
+        Container { state: 2, ..container("ended", "s1", "job", 0) },
     ];
     let server = CriServer::start(runtime(vec![sandbox("s1", "web-1"), labelled, ended], containers, |id| {
         let mut status = with_address("10.0.0.1");
@@ -60,7 +63,7 @@ async fn pods_have_names_addresses_and_containers_but_no_probes() {
     assert_eq!(web.ips, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
     let containers: Vec<_> =
         web.containers.iter().map(|c| (c.name.as_str(), c.id.as_deref().unwrap())).collect();
-    assert_eq!(containers, [("proxy", "side"), ("web", "new")], "one per name, the latest");
+    assert_eq!(containers, [("init", "soon"), ("proxy", "side"), ("web", "new")], "one per name, the latest");
     assert_eq!(web.containers[0].image.as_deref(), Some("example.net/web:1"));
     assert!(web.containers.iter().all(|container| container.probes.is_empty()));
     assert_eq!((host.namespace.as_str(), host.name.as_str()), ("kube-system", "labelled"));
