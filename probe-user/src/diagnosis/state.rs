@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::advice::NodeFacts;
 use super::build;
-use super::connection::{Identity, MAX_FACTS, MAX_SAME_TUPLE, Report, Tracked};
+use super::connection::{Identity, Report, Tracked};
 use super::exhaustion::{Exhaustion, Key};
 use super::facts::{EADDRNOTAVAIL, Held, without_port};
 use super::incident::{Incident, Outcome, Verdict};
@@ -16,10 +16,8 @@ use super::tables::Tables;
 use super::{Settings, Update};
 use crate::observation::{Fact, Nanos, Observation, Tuple};
 
+mod bounds;
 mod logged;
-
-/// Concluded connections remembered; late facts come within minutes.
-const MAX_DONE: usize = 2048;
 
 /// See [`super::Diagnosis`].
 #[derive(Debug, Default)]
@@ -312,18 +310,6 @@ impl State {
         Some(update)
     }
 
-    /// Keeps the earliest facts of a connection that has too many.
-    fn trim(&mut self, id: Id) {
-        while let Some(connection) = self.connections.get(&id).filter(|c| c.facts.len() > MAX_FACTS) {
-            let key =
-                |fact: &Id| self.facts.get(fact).map(|held| (held.at(), held.observation.source.clone()));
-            let Some(last) = connection.facts.iter().copied().max_by_key(|fact| (key(fact), *fact)) else {
-                return;
-            };
-            self.give_up(last);
-        }
-    }
-
     fn conclude(&mut self, id: Id) -> Option<Update> {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
@@ -335,74 +321,6 @@ impl State {
         self.settle_lines(id, own, ambiguous);
         self.retire(id);
         Some(Update::Concluded(incident))
-    }
-
-    fn retire(&mut self, id: Id) {
-        let Some(mut connection) = self.connections.remove(&id) else { return };
-        self.connection_index.remove(connection.keys(), id);
-        self.deadlines.remove(&(connection.deadline, id));
-        self.starts.remove(&(connection.start(), id));
-        for fact in std::mem::take(&mut connection.facts) {
-            self.forget_fact(fact);
-        }
-        if let Some(identity) = connection.identity() {
-            self.identities.remove(&identity);
-            self.done_identities.insert(identity, id);
-        }
-        self.done_index.insert(connection.keys(), id);
-        self.done.insert(id, connection);
-        while self.done.len() > self.settings.max_connections.min(MAX_DONE) {
-            let Some((id, oldest)) = self.done.pop_first() else { return };
-            self.done_index.remove(oldest.keys(), id);
-            if let Some(identity) = oldest.identity() {
-                self.done_identities.remove(&identity);
-            }
-        }
-    }
-
-    /// Concludes the earliest of too many connections with the addresses of `id`. Only one of them can be open; a
-    /// burst of connects from one port would otherwise be compared each with each.
-    fn thin_out(&mut self, id: Id) -> Option<Update> {
-        let tuple = self.connections.get(&id)?.tuple()?;
-        let crowd: Vec<Id> = self.connection_index.with_tuple(tuple).collect();
-        if crowd.len() <= MAX_SAME_TUPLE {
-            return None;
-        }
-        let order = |id: &Id| self.connections.get(id).map(Tracked::order);
-        let earliest = crowd.into_iter().min_by_key(order)?;
-        self.forgotten = self.forgotten.saturating_add(1);
-        self.conclude(earliest)
-    }
-
-    fn enforce_bounds(&mut self) -> Vec<Update> {
-        let mut updates = Vec::new();
-        while self.connections.len() > self.settings.max_connections {
-            let Some((_, id)) = self.starts.first().copied() else { break };
-            self.forgotten = self.forgotten.saturating_add(1);
-            updates.extend(self.conclude(id));
-        }
-        while self.parked.len() > self.settings.max_parked {
-            let Some((_, id)) = self.parked.first().copied() else { break };
-            self.give_up(id);
-        }
-        updates
-    }
-
-    /// Counts a fact that will never find its connection.
-    fn give_up(&mut self, id: Id) {
-        if let Some(kind) = self.facts.get(&id).and_then(Held::kind) {
-            count(&mut self.unjoined, kind);
-        }
-        self.forget_fact(id);
-    }
-
-    fn forget_fact(&mut self, id: Id) {
-        let Some(fact) = self.facts.remove(&id) else { return };
-        self.fact_index.remove(&fact.keys, id);
-        self.parked.remove(&(fact.at(), id));
-        if let Some(connection) = fact.owner.and_then(|owner| self.connections.get_mut(&owner)) {
-            connection.facts.remove(&id);
-        }
     }
 
     fn exhausted(&mut self, held: &Held) -> Vec<Update> {
