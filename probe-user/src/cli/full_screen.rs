@@ -96,7 +96,9 @@ pub(super) fn give_back() {
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = stdout().flush();
     let messages = std::mem::take(&mut *HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner));
-    messages.iter().for_each(|message| complain(message));
+    for message in &messages {
+        complain(message);
+    }
 }
 
 #[cfg(test)]

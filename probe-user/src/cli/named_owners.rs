@@ -20,6 +20,8 @@ pub(super) struct NamedOwners {
     session: Session,
     clock: Clock,
     choice: PodChoice,
+    /// Owners that run in pods without a known name.
+    unnamed: usize,
     /// The thread of the sources ends when this is dropped.
     _end: oneshot::Sender<()>,
 }
@@ -40,7 +42,7 @@ impl NamedOwners {
             let _ = runtime.block_on(ended);
         };
         thread::Builder::new().name("pods".into()).spawn(work).context("start a thread for the pods")?;
-        Ok(Self { session, clock, choice: args.pods.clone(), _end: end })
+        Ok(Self { session, clock, choice: args.pods.clone(), unnamed: 0, _end: end })
     }
 
     /// What to know about what was read, one sentence each.
@@ -53,15 +55,23 @@ impl NamedOwners {
         let now = self.clock.now();
         self.session.take_waiting(now);
         let index = self.session.names().pods();
-        watch.owners_mut().for_each(|owner| name(owner, index, now));
+        let mut unnamed = 0;
+        for owner in watch.owners_mut() {
+            name(owner, index, now);
+            unnamed += usize::from(is_unnamed(owner));
+        }
+        // Once for each that comes: one that no source ever names is no reason to ask every second.
+        if unnamed > self.unnamed {
+            self.session.refresh();
+        }
+        self.unnamed = unnamed;
     }
 
     /// What is known now, with names.
     pub(super) fn report(&mut self, watch: &mut Watch, whole: bool, by: Sort) -> Report {
         self.name(watch);
         let mut report = watch.report(whole, by);
-        let mut owners = report.rows.iter().filter_map(|row| row.owner.as_ref());
-        if owners.any(is_unnamed) {
+        if self.unnamed > 0 {
             report.unnamed_pods = trouble(self.session.names().pods());
         }
         report

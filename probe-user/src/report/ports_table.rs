@@ -84,10 +84,8 @@ pub(super) fn columns(width: usize) -> Vec<Placed> {
     let shown = || COLUMNS.iter().filter(|column| width >= column.from);
     let least: usize = shown().map(|column| column.least + 1).sum();
     let left = (width + 1).saturating_sub(least);
-    let for_pods = match shown().any(|column| column.title == POD) {
-        true => (left / 2).min(MORE_FOR_PODS),
-        false => 0,
-    };
+    let has_pods = shown().any(|column| column.title == POD);
+    let for_pods = if has_pods { (left / 2).min(MORE_FOR_PODS) } else { 0 };
     let more = |column: &Column| match column.title {
         POD => for_pods,
         DESTINATION => left - for_pods,
@@ -157,9 +155,8 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
     }
     let kept = most.saturating_sub(1);
     let head = kept / 2;
-    let cut: String =
-        text.chars().take(head).chain(['…']).chain(text.chars().skip(length - (kept - head))).collect();
-    cut
+    let end = text.chars().skip(length - (kept - head));
+    text.chars().take(head).chain(['…']).chain(end).collect()
 }
 
 /// `namespace/name`.
