@@ -41,7 +41,10 @@ impl NamedOwners {
             // An error is the drop of the other end.
             let _ = runtime.block_on(ended);
         };
-        thread::Builder::new().name("portclash-pods".into()).spawn(work).context("start a thread for the pods")?;
+        thread::Builder::new()
+            .name("portclash-pods".into())
+            .spawn(work)
+            .context("start a thread for the pods")?;
         Ok(Self { session, clock, choice: args.pods.clone(), unnamed: 0, _end: end })
     }
 

@@ -186,6 +186,21 @@ fn connects_that_find_no_port_are_counted_with_their_process_and_destination() {
 }
 
 #[test]
+fn a_connect_that_is_refused_had_a_port_and_counts() {
+    if !can_trace() {
+        return;
+    }
+    let refusing = Elsewhere::start(|| {
+        assert_eq!(TcpStream::connect(DNS).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        thread::sleep(Duration::from_millis(100));
+    });
+    let (_, rows, summary) = counted(&refusing.netns, &["--duration", "2s"]);
+    let row = rows.iter().find(|row| row["owner"]["pid"] == std::process::id()).unwrap();
+    assert!(row["connects"].as_u64().unwrap() >= 2, "{row:#}");
+    assert_eq!((&row["unavailable"], &summary["unavailable"]), (&0.into(), &0.into()), "{row:#}");
+}
+
+#[test]
 fn processes_that_live_for_a_moment_are_one_row() {
     if !can_trace() {
         return;
