@@ -23,7 +23,7 @@ use probe_ebpf::{COMM_LEN, Count, CountKey, Counter, MAX_COUNTED, Program};
 use crate::{
     connect::{TCP_CLOSE, TCP_SYN_SENT},
     connect_end::{EADDRNOTAVAIL, recall, remote_of},
-    fields::{SK_DPORT, SK_NUM, addresses_of_sock, netns_of_sock, read},
+    fields::{SK_DPORT, SK_NUM, TCP_WRITE_SEQ, addresses_of_sock, netns_of_sock, read},
     maps::{add, start_of},
 };
 
@@ -61,7 +61,7 @@ pub fn ports_state(ctx: RawTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         connected(sk, 1);
-    } else if old == TCP_SYN_SENT && new == TCP_CLOSE && read::<u16>(sk, SK_NUM.load()) == 0 {
+    } else if old == TCP_SYN_SENT && new == TCP_CLOSE && found_no_port(sk) {
         connected(sk, ONE_LESS);
     }
     0
@@ -102,16 +102,21 @@ pub fn ports_end_kretprobe(ctx: RetProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn ports_end_state(ctx: RawTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
-    if ctx.arg::<i32>(1) == TCP_SYN_SENT
-        && ctx.arg::<i32>(2) == TCP_CLOSE
-        && read::<u16>(sk, SK_NUM.load()) == 0
-    {
+    if ctx.arg::<i32>(1) == TCP_SYN_SENT && ctx.arg::<i32>(2) == TCP_CLOSE && found_no_port(sk) {
         let Some(mut key) = key_of(sk) else { return 0 };
         addresses_of_sock(sk, &mut key.local, &mut key.remote);
         key.remote_port = u16::from_be(read(sk, SK_DPORT.load()));
         record(Program::PortsEnd, &key, 0, 1);
     }
     0
+}
+
+/// Whether a connect that ends has ended for want of a port. Any socket whose port the kernel chose has given it back
+/// here (tcp_set_state, net/ipv4/tcp.c), also one that was refused; that one has got a sequence number, which
+/// tcp_v4_connect chooses after the port.
+#[inline(always)]
+fn found_no_port(sk: u64) -> bool {
+    read::<u16>(sk, SK_NUM.load()) == 0 && read::<u32>(sk, TCP_WRITE_SEQ.load()) == 0
 }
 
 #[inline(always)]

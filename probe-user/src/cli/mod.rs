@@ -3,6 +3,8 @@
 mod check;
 mod completions;
 mod doctor;
+mod full_screen;
+mod named_owners;
 mod output;
 mod pod_sources;
 mod pods;
@@ -12,7 +14,6 @@ mod trace;
 
 use std::io;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -91,11 +92,8 @@ fn start_log(verbose: u8) {
     log.with_ansi(colour).without_time().init();
 }
 
-/// Set while a full-screen view has the terminal: a line in between would stay in it.
-static ON_SCREEN: AtomicBool = AtomicBool::new(false);
-
 fn log_output() -> Box<dyn io::Write> {
-    if ON_SCREEN.load(Ordering::Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
+    if full_screen::is_taken() { Box::new(io::sink()) } else { Box::new(io::stderr()) }
 }
 
 /// The error and its causes, except those whose words its own message already holds.

@@ -1,15 +1,16 @@
 //! `portclash ports`: who uses up ephemeral ports.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 
+use super::full_screen::{self, FullScreen};
+use super::named_owners::NamedOwners;
 use super::output::{Common, Format, WRITE, complain, width};
+use super::pod_sources::PodSourceArgs;
 use super::status;
 use super::stop::Stop;
 use super::trace::{duration, kernel_log_level};
@@ -40,6 +41,8 @@ pub(super) struct Args {
     /// Count connects in all other namespaces too; ports in use and TIME-WAIT are known for --netns only
     #[arg(long)]
     all_namespaces: bool,
+    #[command(flatten)]
+    sources: PodSourceArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -49,10 +52,12 @@ Examples:
   portclash ports --duration 10s -o json | jq 'select(.time_wait > 100)'
   portclash ports --netns 4711                 the ports of the pod that process 4711 runs in
   portclash ports --sort used-up               first what runs out first
+  portclash ports --pods file:pods.json        pods' names from `kubectl get pods -A -o json`
 
 Connects are counted in the kernel, per process and destination; nothing is sent per connect.
 Columns: CONN/S connects per second, T-WAIT sockets in TIME-WAIT caused, FULL IN time until no port is left towards the
 destination, COLL/H connects per hour that will get a service's port, FAIL connects that failed with EADDRNOTAVAIL.
+The pod of a process is a column where it has room (from 114 columns on), else on a line of its own below.
 Needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_SYS_PTRACE.
 Exit status: 0 no port is missing, 1 source ports are used up or running out, 2 could not count, 3 no port is missing,
 but the evidence is incomplete.";
@@ -71,12 +76,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
         && io::stdout().is_terminal()
         && io::stdin().is_terminal();
     // A second signal leaves no terminal behind that shows nothing.
-    let stop = Stop::install_with(move || {
-        if on_screen {
-            ratatui::restore();
-        }
-    });
-    let stop = stop.context("handle SIGINT and SIGTERM")?;
+    let stop = Stop::install_with(full_screen::give_back).context("handle SIGINT and SIGTERM")?;
     let mut watch = Watch::start(&WatchOptions {
         netns: args.netns.clone(),
         all_namespaces: args.all_namespaces,
@@ -84,27 +84,39 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
         log_level: kernel_log_level(common.verbose),
     })?;
     let report = if on_screen {
-        let mut terminal = ratatui::try_init().context("take over the terminal")?;
-        let screen = Screen::new(args.sort, common.colour());
-        super::ON_SCREEN.store(true, Ordering::Relaxed);
-        let result = show(&mut terminal, screen, &mut watch, &stop);
-        ratatui::restore();
-        super::ON_SCREEN.store(false, Ordering::Relaxed);
-        result?
+        on_terminal(args, common, &mut watch, &stop)
     } else {
-        let time = args.duration.unwrap_or(DEFAULT);
-        let hint = if args.duration.is_none() { "; --duration TIME sets another time" } else { "" };
-        complain(&format!(
-            "counting: connects in {} for {:.1} s; ^C ends it sooner{hint}",
-            watch.place(),
-            time.as_secs_f64()
-        ));
-        count(&mut watch, time, &stop)?;
-        let report = watch.report(true, args.sort);
-        write(&report, common).context(WRITE)?;
-        report
+        once(args, common, &mut watch, &stop)
     };
-    Ok(status_of(&report))
+    Ok(status_of(&report?))
+}
+
+/// One table.
+fn once(args: &Args, common: &Common, watch: &mut Watch, stop: &Stop) -> Result<Report> {
+    let mut names = NamedOwners::start(&args.sources, watch.netns())?;
+    let time = args.duration.unwrap_or(DEFAULT);
+    let hint = if args.duration.is_none() { "; --duration TIME sets another time" } else { "" };
+    complain(&format!(
+        "counting: connects in {} for {:.1} s; ^C ends it sooner{hint}",
+        watch.place(),
+        time.as_secs_f64()
+    ));
+    names.notes().iter().for_each(|note| complain(note));
+    count(watch, &mut names, time, stop)?;
+    let report = names.report(watch, true, args.sort);
+    write(&report, common).context(WRITE)?;
+    Ok(report)
+}
+
+/// The full-screen view. What there is to say beside it is said after it.
+fn on_terminal(args: &Args, common: &Common, watch: &mut Watch, stop: &Stop) -> Result<Report> {
+    let mut full_screen = FullScreen::take().context("take over the terminal")?;
+    let mut names = NamedOwners::start(&args.sources, watch.netns())?;
+    let screen = Screen::new(args.sort, common.colour());
+    let report = show(&mut full_screen, screen, watch, &mut names, stop);
+    drop(full_screen);
+    names.notes().iter().for_each(|note| complain(note));
+    report
 }
 
 fn status_of(report: &Report) -> u8 {
@@ -119,7 +131,7 @@ fn status_of(report: &Report) -> u8 {
 }
 
 /// Counts for a time, or until a signal.
-fn count(watch: &mut Watch, time: Duration, stop: &Stop) -> Result<()> {
+fn count(watch: &mut Watch, names: &mut NamedOwners, time: Duration, stop: &Stop) -> Result<()> {
     let end = Instant::now() + time;
     let mut due = Instant::now() + PERIOD;
     while !stop.is_requested() && Instant::now() < end {
@@ -127,6 +139,8 @@ fn count(watch: &mut Watch, time: Duration, stop: &Stop) -> Result<()> {
         thread::sleep(wake.saturating_duration_since(Instant::now()));
         if Instant::now() >= due {
             watch.tick()?;
+            // A pod that is gone when the time is over has its name by then.
+            names.name(watch);
             due = Instant::now() + PERIOD;
         }
     }
@@ -135,17 +149,21 @@ fn count(watch: &mut Watch, time: Duration, stop: &Stop) -> Result<()> {
 
 /// The full-screen view, until a key or a signal ends it.
 fn show(
-    terminal: &mut DefaultTerminal,
+    full_screen: &mut FullScreen,
     mut screen: Screen,
     watch: &mut Watch,
+    names: &mut NamedOwners,
     stop: &Stop,
 ) -> Result<Report> {
-    let mut report = watch.report(false, screen.sort());
+    let mut report = names.report(watch, false, screen.sort());
     let mut due = Instant::now() + PERIOD;
     let mut changed = true;
     while !stop.is_requested() {
         if changed {
-            terminal.draw(|frame| screen.draw(frame, &report)).context("draw on the terminal")?;
+            full_screen
+                .terminal()
+                .draw(|frame| screen.draw(frame, &report))
+                .context("draw on the terminal")?;
         }
         let wait = due.saturating_duration_since(Instant::now()).min(ATTENTION);
         changed = event::poll(wait).context("wait for keys")?;
@@ -157,9 +175,10 @@ fn show(
         }
         if Instant::now() >= due {
             watch.tick()?;
+            names.name(watch);
             due = Instant::now() + PERIOD;
             if !screen.paused() {
-                report = watch.report(false, screen.sort());
+                report = names.report(watch, false, screen.sort());
                 changed = true;
             }
         }

@@ -319,7 +319,8 @@ fn sure(confidence: Confidence) -> &'static str {
     }
 }
 
-fn named(known: &Known) -> Pod {
+/// A pod as output names it.
+pub(crate) fn named(known: &Known) -> Pod {
     let pod = &known.pod;
     Pod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
 }

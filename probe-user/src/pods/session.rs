@@ -131,6 +131,11 @@ impl Session {
         }
     }
 
+    /// Somebody met a container that no list has: sources that are polled list again soon.
+    pub fn refresh(&self) {
+        self.clients.iter().for_each(Clients::refresh);
+    }
+
     /// Waits until some source named its pods, all gave up, or it is too late.
     pub async fn wait_for_pods(&mut self, deadline: Instant, clock: impl Fn() -> Nanos) {
         while !self.names.pods().sources().any_answered() {

@@ -159,9 +159,13 @@ impl Ledger {
             processes: 1,
             ..Owner::default()
         });
+        if known.container_id != who.container_id || known.cgroup != who.cgroup {
+            known.pod = None;
+        }
         known.comm.clone_from(&who.comm);
         known.exe.clone_from(&who.exe);
         known.container_id.clone_from(&who.container_id);
+        known.cgroup.clone_from(&who.cgroup);
         let key = RowKey { owner, netns: count.netns, destination: count.destination };
         #[expect(clippy::cast_precision_loss, reason = "an expected number")]
         let collisions = count.chance.map(|chance| chance * count.connects as f64);
@@ -193,6 +197,8 @@ impl Ledger {
                 group.processes += 1;
                 group.pid = None;
                 group.comm = one.comm;
+                group.pod = one.pod.or(group.pod.take());
+                group.cgroup = one.cgroup.or(group.cgroup.take());
                 if group.exe.is_some() && one.exe.is_some() && group.exe != one.exe {
                     self.mixed.insert(to.clone());
                 }
@@ -205,6 +211,11 @@ impl Ledger {
             let Some(entry) = self.rows.remove(&key) else { continue };
             self.rows.entry(RowKey { owner: to.clone(), ..key }).or_default().absorb(entry);
         }
+    }
+
+    /// Everybody who has rows. What is changed of them, such as a pod's name that came late, stays.
+    pub fn owners_mut(&mut self) -> impl Iterator<Item = &mut Owner> {
+        self.owners.values_mut()
     }
 
     /// Drops what is older than anyone asks for, and rows beyond the bound.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::diagnosis::incident::Pod;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -87,6 +88,32 @@ fn in_a_container_ended_processes_of_all_names_are_one_row() {
     assert_eq!((owner.processes, owner.container_id.as_deref()), (3, Some("8f1c")));
     assert_eq!(owner.exe, None, "they have several");
     assert_eq!(lines[0].connects, 6);
+}
+
+#[test]
+fn the_name_of_a_pod_stays_with_the_rows_when_its_process_ends_and_goes_when_it_moves() {
+    let mut ledger = Ledger::default();
+    let runs_in = |id: &str| {
+        let cgroup = Some(format!("/kubepods/{id}"));
+        Who { container_id: Some(id.into()), cgroup, ..who("app") }
+    };
+    let pods = |ledger: &Ledger| -> Vec<Option<String>> {
+        let lines = ledger.lines(S, false);
+        lines.into_iter().map(|line| line.owner.pod.map(|pod| pod.name)).collect()
+    };
+    ledger.add(S, &runs_in("8f1c"), to("10.0.0.1:80", 1, 1));
+    let pod = Pod { namespace: "shop".into(), name: "web-0".into(), uid: None };
+    ledger.owners_mut().for_each(|owner| owner.pod = Some(pod.clone()));
+    ledger.add(S, &runs_in("8f1c"), to("10.0.0.1:80", 1, 1));
+    ledger.end(process(1), &runs_in("8f1c"));
+    ledger.add(S, &runs_in("8f1c"), to("10.0.0.1:80", 2, 1));
+    ledger.end(process(2), &runs_in("8f1c"));
+    assert_eq!(pods(&ledger), [Some("web-0".into())]);
+    ledger.add(S, &runs_in("8f1c"), to("10.0.0.1:80", 3, 1));
+    let living = ledger.owners_mut().find(|owner| owner.pid == Some(3)).unwrap();
+    living.pod = Some(pod);
+    ledger.add(S, &runs_in("97ab"), to("10.0.0.1:80", 3, 1));
+    assert_eq!(pods(&ledger), [None, Some("web-0".into())], "it is in another container now");
 }
 
 #[test]

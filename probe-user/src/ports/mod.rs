@@ -5,6 +5,7 @@ pub mod attribute;
 pub mod count;
 pub mod ledger;
 pub mod model;
+pub mod naming;
 pub mod outlook;
 pub mod owners;
 pub mod report;

@@ -56,7 +56,10 @@ pub struct Owner {
     pub exe: Option<String>,
     /// Container id.
     pub container_id: Option<String>,
-    /// Pod of the container.
+    /// cgroup path, which may name the pod where no list has the container yet.
+    #[serde(skip)]
+    pub cgroup: Option<String>,
+    /// Pod of the container; `null` = it runs in none, or no source named it.
     pub pod: Option<Pod>,
 }
 
@@ -117,6 +120,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The summary.
     pub summary: Summary,
+    /// Why owners that run in pods have no name of one, if some have none.
+    pub unnamed_pods: Option<String>,
 }
 
 /// What rows are sorted by; the largest (or soonest) is first.

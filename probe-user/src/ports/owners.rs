@@ -43,6 +43,8 @@ pub struct Who {
     pub exe: Option<String>,
     /// Container id.
     pub container_id: Option<String>,
+    /// cgroup path.
+    pub cgroup: Option<String>,
     /// cgroup v2 id.
     pub cgroup_id: u64,
 }
@@ -90,17 +92,16 @@ impl Owners {
     fn look_up(&mut self, key: &CountKey) -> (Who, bool) {
         let mut who = Who { comm: comm_text(&key.comm), cgroup_id: key.cgroup_id, ..Who::default() };
         let mut ended = false;
-        let mut in_cgroup = false;
         if self.pids_match {
             let facts = identify(&self.proc_root, key.pid, known(key.start_ns));
             ended = facts.gone;
-            in_cgroup = facts.cgroup.is_some();
+            who.cgroup = facts.cgroup;
             who.exe = facts.exe;
             who.container_id = facts.container_id;
         }
-        if !in_cgroup && key.cgroup_id != 0 {
-            let path = self.cgroups.as_mut().and_then(|paths| paths.path_of(key.cgroup_id));
-            who.container_id = path.and_then(|path| container_of_path(&path).container_id);
+        if who.cgroup.is_none() && key.cgroup_id != 0 {
+            who.cgroup = self.cgroups.as_mut().and_then(|paths| paths.path_of(key.cgroup_id));
+            who.container_id = who.cgroup.as_deref().and_then(|path| container_of_path(path).container_id);
         }
         (who, ended)
     }

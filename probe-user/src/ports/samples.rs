@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::{Outlook, Owner, ROW, Report, Row, SUMMARY, Summary};
+use crate::diagnosis::incident::Pod;
 
 pub(crate) fn row(destination: &str, rate: f64) -> Row {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and positive")]
@@ -16,6 +17,7 @@ pub(crate) fn row(destination: &str, rate: f64) -> Row {
             comm: Some("node-cache".into()),
             exe: Some("/node-cache".into()),
             container_id: Some("8f1c2a9e4b7d60315c8e2f4a6b9d0c1e3f5a7b8c9d0e1f2a3b4c5d6e7f809a1b".into()),
+            cgroup: None,
             pod: None,
         }),
         netns: 4_026_531_840,
@@ -33,6 +35,13 @@ pub(crate) fn row(destination: &str, rate: f64) -> Row {
     }
 }
 
+/// Puts a row's owner into a pod.
+fn in_pod(mut row: Row, namespace: &str, name: &str) -> Row {
+    let pod = Pod { namespace: namespace.into(), name: name.into(), uid: None };
+    row.owner = row.owner.map(|owner| Owner { pod: Some(pod), ..owner });
+    row
+}
+
 fn owner(pid: Option<u32>, comm: &str, processes: u64) -> Owner {
     Owner { pid, ended: pid.is_none(), processes, comm: Some(comm.into()), ..Owner::default() }
 }
@@ -45,17 +54,21 @@ pub(crate) fn report() -> Report {
             expected_collisions_per_hour: Some(11.1),
             ..row("10.23.77.138:80", 14.2)
         },
-        row("169.254.20.10:8080", 1.0),
-        Row {
-            owner: Some(owner(None, "curl", 12_345)),
-            local_ports_in_use: Some(27_900),
-            time_wait: Some(27_890),
-            share_of_range: Some(0.988),
-            outlook: Outlook::UsedUp,
-            seconds_until_used_up: Some(0.0),
-            unavailable: 42,
-            ..row("10.0.0.5:443", 1250.0)
-        },
+        in_pod(row("169.254.20.10:8080", 1.0), "kube-system", "node-local-dns-x7k2p"),
+        in_pod(
+            Row {
+                owner: Some(owner(None, "curl", 12_345)),
+                local_ports_in_use: Some(27_900),
+                time_wait: Some(27_890),
+                share_of_range: Some(0.988),
+                outlook: Outlook::UsedUp,
+                seconds_until_used_up: Some(0.0),
+                unavailable: 42,
+                ..row("10.0.0.5:443", 1250.0)
+            },
+            "shop",
+            "web-0",
+        ),
         Row {
             owner: Some(owner(Some(31_337), "evil\u{1b}[31m\nname", 1)),
             outlook: Outlook::RunningOut,
@@ -70,16 +83,20 @@ pub(crate) fn report() -> Report {
             expected_collisions_per_hour: None,
             ..row("10.0.0.7:9100", 0.0)
         },
-        Row {
-            owner: Some(owner(Some(77), "worker", 1)),
-            netns: 4_026_532_201,
-            local_ports_in_use: None,
-            time_wait: None,
-            share_of_range: None,
-            outlook: Outlook::Unknown,
-            expected_collisions_per_hour: None,
-            ..row("10.0.0.8:6379", 0.3)
-        },
+        in_pod(
+            Row {
+                owner: Some(owner(Some(77), "worker", 1)),
+                netns: 4_026_532_201,
+                local_ports_in_use: None,
+                time_wait: None,
+                share_of_range: None,
+                outlook: Outlook::Unknown,
+                expected_collisions_per_hour: None,
+                ..row("10.0.0.8:6379", 0.3)
+            },
+            "default",
+            "evil\u{1b}[2J\u{202e}-pod",
+        ),
     ];
     let summary = Summary {
         schema: SUMMARY,
@@ -96,5 +113,5 @@ pub(crate) fn report() -> Report {
         hooks: BTreeMap::from([("connect".into(), "fentry".into()), ("connect_end".into(), "fexit".into())]),
         incomplete: Vec::new(),
     };
-    Report { rows, summary }
+    Report { rows, summary, unnamed_pods: None }
 }

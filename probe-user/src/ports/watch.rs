@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::count::Counting;
 use super::ledger::{Addition, Ledger};
-use super::model::{Report, SUMMARY, Sort, Summary, sort};
+use super::model::{Owner, Report, SUMMARY, Sort, Summary, sort};
 use super::outlook::Trend;
 use super::owners::{Owners, ProcessId};
 use super::report::{self, Known};
@@ -184,6 +184,16 @@ impl Watch {
         Ok(())
     }
 
+    /// Everybody who connected, to name their pods: what is changed of them stays.
+    pub fn owners_mut(&mut self) -> impl Iterator<Item = &mut Owner> {
+        self.ledger.owners_mut()
+    }
+
+    /// The namespace whose ports are watched.
+    pub const fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
     /// Reads everything for the last time, whether it is due or not.
     pub fn finish(&mut self) -> Result<(), LiveError> {
         self.sockets_due = Instant::now();
@@ -249,7 +259,7 @@ impl Watch {
                 .collect(),
             incomplete: self.incomplete(),
         };
-        Report { rows, summary }
+        Report { rows, summary, unnamed_pods: None }
     }
 
     /// What the report lacks, one sentence each.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ports_table::{columns, fitted};
+use super::ports_table::{Placed, below, columns};
 use super::text::{TextStyle, grouped};
 use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, GREEN, PLAIN, Page, RED, YELLOW};
@@ -17,28 +17,29 @@ pub fn page(report: &Report, style: TextStyle) -> String {
     if report.rows.is_empty() {
         page.verbatim(0, PLAIN, "nobody connected");
     } else {
-        page.verbatim(0, BOLD, headings(style.width).trim_end());
+        let columns = columns(style.width);
+        page.verbatim(0, BOLD, headings(&columns).trim_end());
         for row in &report.rows {
-            page.verbatim(0, colour(row), line(row, style.width).trim_end());
+            page.verbatim(0, colour(row), line(row, &columns).trim_end());
+            if let Some((indent, pod)) = below(row, &columns, style.width) {
+                page.verbatim(indent, colour(row), &pod);
+            }
         }
     }
     page.blank();
-    summary(&mut page, &report.summary);
+    summary(&mut page, &report.summary, report.unnamed_pods.as_deref());
     advice(&mut page, report);
     page.finish()
 }
 
-fn headings(width: usize) -> String {
-    columns(width).map(|column| fitted(column.title, column)).collect::<Vec<_>>().join(" ")
+fn headings(columns: &[Placed]) -> String {
+    columns.iter().map(Placed::heading).collect::<Vec<_>>().join(" ")
 }
 
 /// One row. Its last column is never cut: it is what a reader wants to copy.
-fn line(row: &Row, width: usize) -> String {
-    let cells = columns(width).map(|column| {
-        let text = (column.cell)(row);
-        if column.title == "DESTINATION" { text } else { fitted(&text, column) }
-    });
-    cells.collect::<Vec<_>>().join(" ")
+fn line(row: &Row, columns: &[Placed]) -> String {
+    let cell = |placed: &Placed| if placed.is_last() { placed.whole(row) } else { placed.cell(row) };
+    columns.iter().map(cell).collect::<Vec<_>>().join(" ")
 }
 
 fn colour(row: &Row) -> anstyle::Style {
@@ -49,7 +50,7 @@ fn colour(row: &Row) -> anstyle::Style {
     }
 }
 
-fn summary(page: &mut Page, summary: &Summary) {
+fn summary(page: &mut Page, summary: &Summary, unnamed_pods: Option<&str>) {
     let Summary { seconds, connects, unavailable, time_wait, time_wait_unattributed, .. } = summary;
     let complete = summary.incomplete.is_empty();
     let mut row = |label: &str, style, text: &str| page.field(0, (label, style), COLUMN, (text, PLAIN));
@@ -80,6 +81,9 @@ fn summary(page: &mut Page, summary: &Summary) {
             ),
         ),
         (None, _) => row("TIME-WAIT", YELLOW, "not known"),
+    }
+    if let Some(trouble) = unnamed_pods {
+        row("Pods", YELLOW, &format!("some are not named: {}", escape_all(trouble)));
     }
     for sentence in &summary.incomplete {
         row("INCOMPLETE", YELLOW, &escape_all(sentence));
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn everything() {
         let mut out = String::new();
-        for (width, colour) in [(80, false), (120, false), (80, true)] {
+        for (width, colour) in [(80, false), (120, false), (150, false), (80, true)] {
             out += &format!("===== {width} columns{}\n", if colour { ", colour" } else { "" });
             out += &page(&samples::report(), TextStyle { colour, width }).replace('\u{1b}', "ESC");
         }
@@ -155,12 +159,13 @@ mod tests {
         report.summary.usable_ports = None;
         report.summary.local_port_range = None;
         report.summary.incomplete = vec!["ports: 12 lost (evicted)".into()];
+        report.unnamed_pods = Some("kubelet: 401 Unauthorized".into());
         insta::assert_snapshot!(page(&report, style(80)));
     }
 
     #[test]
     fn a_terminal_cannot_be_steered_and_only_a_long_destination_is_wider_than_it() {
-        for width in [80, 120] {
+        for width in [80, 114, 128, 150] {
             let text = page(&samples::report(), style(width));
             assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
             for line in text.lines().filter(|line| !line.contains("fd00:")) {

@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, Wrap};
 
-use super::ports_table::{NARROW, columns, fitted};
+use super::ports_table::{NARROW, Placed, below, columns, shortened};
 use super::text::grouped;
 use super::text_escape::{escape, escape_all};
 use crate::ports::model::{Outlook, Owner, Report, Row, Sort, sort};
@@ -135,8 +135,8 @@ impl Screen {
             return too_small(frame, area);
         }
         let rows = self.wanted(report);
-        self.height = usize::from(area.height - FRAME_LINES);
-        self.top = self.top.min(rows.len().saturating_sub(self.height));
+        let placed = columns(usize::from(area.width));
+        let shown = self.shown(&rows, &placed, area);
         let [head, state, table, keys] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
@@ -146,9 +146,30 @@ impl Screen {
         .areas(area);
         frame.render_widget(Paragraph::new(self.head(report)), head);
         frame.render_widget(Paragraph::new(self.state(report, rows.len())), state);
-        self.draw_table(frame, table, &rows);
+        self.draw_table(frame, table, &placed, &shown);
         let keys_line = if self.typing { "Enter keeps the filter, Esc clears it" } else { KEYS };
         frame.render_widget(Paragraph::new(keys_line).style(self.style(Modifier::DIM, None)), keys);
+    }
+
+    /// The rows that fit in, each with the line below it. Scrolling ends where the last row is the lowest.
+    fn shown<'a>(&mut self, rows: &'a [Row], placed: &[Placed], area: Rect) -> Vec<Shown<'a>> {
+        let lines = usize::from(area.height - FRAME_LINES);
+        let width = usize::from(area.width);
+        let shown = |row: &'a Row| Shown { row, below: below(row, placed, width) };
+        let fitting = |rows: &mut dyn Iterator<Item = &'a Row>| {
+            let mut left = lines;
+            let mut fit = |row: &Shown<'_>| {
+                let enough = left >= row.lines();
+                left = left.saturating_sub(row.lines());
+                enough
+            };
+            rows.map(shown).take_while(|row| fit(row)).collect::<Vec<_>>()
+        };
+        let lowest = rows.len() - fitting(&mut rows.iter().rev()).len();
+        self.top = self.top.min(lowest);
+        let shown = fitting(&mut rows.iter().skip(self.top));
+        self.height = shown.len();
+        shown
     }
 
     fn wanted(&self, report: &Report) -> Vec<Row> {
@@ -162,6 +183,7 @@ impl Screen {
         let has = |text: &str| text.to_lowercase().contains(&wanted);
         let is_owner = |owner: &Owner| {
             owner.pid.is_some_and(|pid| pid.to_string() == wanted)
+                || owner.pod.as_ref().is_some_and(|pod| has(&format!("{}/{}", pod.namespace, pod.name)))
                 || [&owner.comm, &owner.exe, &owner.container_id].into_iter().flatten().any(|text| has(text))
         };
         wanted.is_empty()
@@ -201,37 +223,52 @@ impl Screen {
             let text = format!("  INCOMPLETE{more}: {}", escape_all(sentence));
             spans.push(Span::styled(text, self.style(Modifier::BOLD, Some(Color::Yellow))));
         }
+        if let Some(trouble) = &report.unnamed_pods {
+            let text = format!("  PODS NOT NAMED: {}", escape_all(trouble));
+            spans.push(Span::styled(text, self.style(Modifier::BOLD, Some(Color::Yellow))));
+        }
         Line::from(spans)
     }
 
-    fn draw_table(&self, frame: &mut Frame<'_>, area: Rect, rows: &[Row]) {
-        let width = usize::from(area.width);
-        let heading = |column: &super::ports_table::Column| {
-            let sorted = column.sort == Some(self.sort);
+    fn draw_table(&self, frame: &mut Frame<'_>, area: Rect, placed: &[Placed], rows: &[Shown<'_>]) {
+        let heading = |placed: &Placed| {
+            let sorted = placed.column.sort == Some(self.sort);
             let modifier = if sorted { Modifier::REVERSED } else { Modifier::BOLD };
-            Cell::from(fitted(column.title, column)).style(self.style(modifier, None))
+            Cell::from(placed.heading()).style(self.style(modifier, None))
         };
-        let shown = rows.iter().skip(self.top).take(self.height).map(|row| {
-            let cells = columns(width).map(|column| {
-                let text = (column.cell)(row);
-                // The last column has all the cells that are left; the table cuts it.
-                Cell::from(if column.title == "DESTINATION" { text } else { fitted(&text, column) })
-            });
-            TableRow::new(cells.collect::<Vec<_>>()).style(self.row_style(row))
+        let shown = rows.iter().map(|Shown { row, below }| {
+            let cells: Vec<_> = placed.iter().map(|placed| Cell::from(placed.cell(row))).collect();
+            let lines = if below.is_some() { 2 } else { 1 };
+            TableRow::new(cells).height(lines).style(self.row_style(row))
         });
-        let widths = columns(width).map(|column| match (column.title, u16::try_from(column.width)) {
-            ("DESTINATION", _) | (_, Err(_)) => Constraint::Min(0),
-            (_, Ok(width)) => Constraint::Length(width),
+        let widths = placed.iter().map(|placed| match u16::try_from(placed.width) {
+            Ok(width) if !placed.is_last() => Constraint::Length(width),
+            _ => Constraint::Min(0),
         });
         let table = Table::new(shown.collect::<Vec<_>>(), widths.collect::<Vec<_>>())
-            .header(TableRow::new(columns(width).map(heading).collect::<Vec<_>>()))
+            .header(TableRow::new(placed.iter().map(heading).collect::<Vec<_>>()))
             .column_spacing(1);
         frame.render_widget(table, area);
+        self.draw_pods(frame, area, rows);
+    }
+
+    /// The lines below rows, or what is said where there are no rows.
+    fn draw_pods(&self, frame: &mut Frame<'_>, area: Rect, rows: &[Shown<'_>]) {
+        let mut y = area.y.saturating_add(1);
+        for Shown { row, below } in rows {
+            y = y.saturating_add(1);
+            let Some((indent, text)) = below else { continue };
+            let line = Rect { y, height: 1, ..area }.intersection(area);
+            let text = shortened(text, usize::from(area.width));
+            let text = format!("{:indent$}{text}", "");
+            frame.render_widget(Paragraph::new(text).style(self.row_style(row)), line);
+            y = y.saturating_add(1);
+        }
         if rows.is_empty() {
             let text =
                 if self.filter.is_empty() { "nobody has connected yet" } else { "no row matches the filter" };
-            let below = Rect { y: area.y.saturating_add(1), height: area.height.saturating_sub(1), ..area };
-            frame.render_widget(Paragraph::new(text), below);
+            let below = Rect { y, height: area.height.saturating_sub(1), ..area };
+            frame.render_widget(Paragraph::new(text), below.intersection(area));
         }
     }
 
@@ -250,6 +287,19 @@ impl Screen {
             Some(colour) if self.colour => style.fg(colour),
             _ => style,
         }
+    }
+}
+
+/// A row on the screen.
+struct Shown<'a> {
+    row: &'a Row,
+    /// Where the line below it begins, and its text.
+    below: Option<(usize, String)>,
+}
+
+impl Shown<'_> {
+    const fn lines(&self) -> usize {
+        if self.below.is_some() { 2 } else { 1 }
     }
 }
 

@@ -37,11 +37,16 @@ fn at_120_columns() {
 }
 
 #[test]
+fn at_160_columns() {
+    insta::assert_snapshot!(drawn(&mut Screen::default(), &samples::report(), 160, 12));
+}
+
+#[test]
 fn a_terminal_that_is_too_small_says_so_and_panics_at_no_size() {
     let small = drawn(&mut Screen::default(), &samples::report(), 60, 5);
     let words = small.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("needs 80 columns and 6 lines; this terminal has 60 and 5"), "{small}");
-    for width in [1, 2, 40, 79, 80, 81, 115, 116, 200] {
+    for width in [1, 2, 40, 79, 80, 81, 113, 114, 128, 137, 150, 200] {
         for height in [1, 2, 5, 6, 7, 50] {
             drawn(&mut Screen::default(), &samples::report(), width, height);
         }
@@ -96,10 +101,63 @@ fn scrolling_stays_within_the_rows_whatever_is_resized() {
     let mut screen = Screen::default();
     press(&mut screen, "jjjjjjjjjj");
     let text = drawn(&mut screen, &report, 80, 7);
-    assert_eq!(screen.top, 3, "three of six rows fit");
+    assert_eq!(screen.top, 4, "the last two rows and the pod of the first of them take three lines");
+    assert!(text.lines().nth(4).unwrap().contains("pod default/evil"), "{text}");
     assert!(text.lines().nth(5).unwrap().contains("10.0.0.7:9100"), "{text}");
+    let text = drawn(&mut screen, &report, 80, 6);
+    assert!(text.contains("10.0.0.8:6379") && !text.contains("10.0.0.7:9100"), "it is not moved:\n{text}");
     drawn(&mut screen, &report, 80, 40);
     assert_eq!(screen.top, 0, "all fit");
+}
+
+#[test]
+fn pages_are_as_long_as_the_rows_that_fit_with_their_pods() {
+    let report = samples::report();
+    let mut screen = Screen::default();
+    let page = |screen: &mut Screen, code| {
+        assert_eq!(screen.key(KeyEvent::new(code, KeyModifiers::NONE)), After::Draw);
+        drawn(screen, &report, 80, 7)
+    };
+    let text = drawn(&mut screen, &report, 80, 7);
+    assert!(
+        text.contains("pod shop/web-0") && text.contains("evil\\u") && !text.contains("kubelet"),
+        "{text}"
+    );
+    let text = page(&mut screen, KeyCode::PageDown);
+    assert_eq!(screen.top, 2);
+    assert!(text.contains("kubelet") && text.contains("pod kube-system/node-local-dns-x7k2p"), "{text}");
+    page(&mut screen, KeyCode::PageUp);
+    assert_eq!(screen.top, 0);
+}
+
+#[test]
+fn a_pod_is_filtered_by_its_name_and_namespace() {
+    let report = samples::report();
+    for filter in ["X7K2P", "kube-system/node-local"] {
+        let mut screen = Screen::default();
+        press(&mut screen, &format!("/{filter}\n"));
+        let text = drawn(&mut screen, &report, 80, 24);
+        assert!(text.contains("rows: 1 of 6") && text.contains("169.254.20.10:8080"), "{filter}: {text}");
+    }
+}
+
+#[test]
+fn why_pods_are_not_named_is_on_the_screen() {
+    let mut report = samples::report();
+    report.unnamed_pods = Some("kubelet: \u{1b}401".into());
+    let text = drawn(&mut Screen::default(), &report, 80, 24);
+    assert!(text.contains("rows: 6  PODS NOT NAMED: kubelet: \\u{1b}401"), "{text}");
+}
+
+#[test]
+fn the_name_of_a_pod_that_is_longer_than_the_screen_keeps_its_end() {
+    let mut report = samples::report();
+    let name = format!("{}-2x4vq", "a".repeat(200));
+    let owner = report.rows[1].owner.as_mut().unwrap();
+    owner.pod.as_mut().unwrap().name = name;
+    let text = drawn(&mut Screen::default(), &report, 80, 24);
+    let line = text.lines().find(|line| line.contains("pod kube-system/aaa")).unwrap();
+    assert!(line.contains('…') && line.ends_with("a-2x4vq") && line.chars().count() == 80, "{line}");
 }
 
 #[test]

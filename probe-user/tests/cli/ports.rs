@@ -85,7 +85,7 @@ fn connect_and_close(listener: &TcpListener) {
 
 /// The objects that `portclash ports` prints for a namespace: rows, and the summary.
 fn counted(netns: &str, more: &[&str]) -> (i32, Vec<Value>, Value) {
-    let args = ["ports", "--hooks", "stable", "-o", "json", "--netns", netns];
+    let args = ["ports", "--pods", "none", "--hooks", "stable", "-o", "json", "--netns", netns];
     let output = run(&[&args, more].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -135,8 +135,9 @@ fn every_connect_is_counted_and_its_time_wait_is_its_owners() {
         done.send(()).unwrap();
     });
     // Ends when it is told to, once all connects are made.
-    let args = ["ports", "--hooks", "stable", "-o", "json", "--netns", &elsewhere.netns, "--duration", "1m"];
-    let mut child = portclash(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let args = ["ports", "--pods", "none", "--hooks", "stable", "-o", "json", "--duration", "1m", "--netns"];
+    let mut child =
+        portclash(&args).arg(&elsewhere.netns).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("counting: "), "{line}");
@@ -185,6 +186,21 @@ fn connects_that_find_no_port_are_counted_with_their_process_and_destination() {
 }
 
 #[test]
+fn a_connect_that_is_refused_had_a_port_and_counts() {
+    if !can_trace() {
+        return;
+    }
+    let refusing = Elsewhere::start(|| {
+        assert_eq!(TcpStream::connect(DNS).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        thread::sleep(Duration::from_millis(100));
+    });
+    let (_, rows, summary) = counted(&refusing.netns, &["--duration", "2s"]);
+    let row = rows.iter().find(|row| row["owner"]["pid"] == std::process::id()).unwrap();
+    assert!(row["connects"].as_u64().unwrap() >= 2, "{row:#}");
+    assert_eq!((&row["unavailable"], &summary["unavailable"]), (&0.into(), &0.into()), "{row:#}");
+}
+
+#[test]
 fn processes_that_live_for_a_moment_are_one_row() {
     if !can_trace() {
         return;
@@ -216,6 +232,18 @@ fn what_cannot_be_watched_is_named() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(message.contains(words), "{message}");
     }
+}
+
+#[test]
+fn a_list_of_pods_that_cannot_be_read_is_refused_before_anything_is_counted() {
+    if !can_trace() {
+        return;
+    }
+    let args = ["ports", "--hooks", "stable", "--netns", "/proc/self/ns/net", "--duration", "1m", "--pods"];
+    refused(
+        &run(&[&args[..], &["file:/nowhere/pods.json"]].concat()),
+        &["/nowhere/pods.json", "No such file"],
+    );
 }
 
 /// A terminal in tmux, with a server of its own.
@@ -250,6 +278,13 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// Whether the cursor is shown, and whether a program has the other screen.
+    fn modes(&self) -> (bool, bool) {
+        let modes = self.tmux(&["display-message", "-p", "#{cursor_flag} #{alternate_on}"]);
+        let mut modes = modes.split_whitespace().map(|mode| mode == "1");
+        (modes.next().unwrap(), modes.next().unwrap())
+    }
+
     /// The screen as soon as it holds all of `words`.
     #[track_caller]
     fn wait_for(&self, words: &[&str]) -> String {
@@ -264,7 +299,7 @@ impl Terminal {
     fn view(&self, netns: &str) {
         let program = env!("CARGO_BIN_EXE_portclash");
         self.keys(&[
-            &format!("clear; {program} ports --hooks stable --netns {netns}; echo left=$?"),
+            &format!("clear; {program} ports --pods none --hooks stable --netns {netns}; echo left=$?"),
             "Enter",
         ]);
         self.wait_for(&["portclash ports  ", "CONN/S", "q quit"]);
@@ -302,9 +337,11 @@ fn the_full_screen_view_sorts_filters_resizes_and_leaves_the_terminal_as_it_was(
     terminal.tmux(&["resize-window", "-x", "60", "-y", "10"]);
     terminal.wait_for(&["needs 80 columns"]);
     terminal.tmux(&["resize-window", "-x", "120", "-y", "40"]);
-    terminal.wait_for(&["CONTAINER", DNS]);
+    terminal.wait_for(&["POD ", DNS]);
+    assert_eq!(terminal.modes(), (false, true), "the view hides the cursor on a screen of its own");
     terminal.keys(&["q"]);
     let left = terminal.wait_for(&["left="]);
+    assert_eq!(terminal.modes(), (true, false));
     assert!(left.contains("left=0") || left.contains("left=3"), "{left}");
     assert!(!left.contains("CONN/S"), "the screen of before is back:\n{left}");
     terminal.keys(&["echo typed", "Enter"]);
@@ -329,6 +366,7 @@ fn interrupt_and_signal_end_the_view_in_order() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(viewer), nix::sys::signal::Signal::SIGTERM).unwrap();
     let left = terminal.wait_for(&["left="]);
     assert!(!left.contains("CONN/S"), "{left}");
+    assert_eq!(terminal.modes(), (true, false));
     terminal.keys(&["echo typed", "Enter"]);
     terminal.wait_for(&["echo typed\ntyped"]);
 }

@@ -52,7 +52,7 @@ impl Counter {
         let mut command = Command::new(if self.hooks.is_some() { "portclash" } else { "bpftrace" });
         if let Some(hooks) = self.hooks {
             command.args(["ports", "-o", "json", "--duration", "1h", "--hooks", hooks]);
-            command.args(["--netns", "/proc/self/ns/net"]);
+            command.args(["--netns", "/proc/self/ns/net", "--pods", "none"]);
         } else {
             command.args(["-B", "line", "-e", PROGRAM]);
         }

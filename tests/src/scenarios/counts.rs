@@ -18,6 +18,7 @@ use crate::{expect, netns};
 /// Where node-local-dns listens, as in the seed's incident.
 const DNS: &str = "169.254.20.10";
 const ID: &str = "8f1c2a9e4b7d60315c8e2f4a6b9d0c1e3f5a7b8c9d0e1f2a3b4c5d6e7f809a1b";
+const POD_UID: &str = "3daea6ef-f286-43f2-8825-51edaa3994d3";
 const CONNECTS: u32 = 20;
 
 /// What `portclash ports` said.
@@ -27,10 +28,15 @@ struct Counted {
     status: Option<i32>,
 }
 
-/// Counts while `work` runs.
-fn count<T>(lab: &mut Lab, hooks: &str, work: impl FnOnce(&mut Lab) -> Result<T>) -> Result<(T, Counted)> {
+/// Counts while `work` runs; `pods` is where their names come from.
+fn count<T>(
+    lab: &mut Lab,
+    hooks: &str,
+    pods: &str,
+    work: impl FnOnce(&mut Lab) -> Result<T>,
+) -> Result<(T, Counted)> {
     let mut child = Command::new("portclash")
-        .args(["ports", "-o", "json", "--duration", "5m", "--hooks", hooks])
+        .args(["ports", "-o", "json", "--duration", "5m", "--hooks", hooks, "--pods", pods])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -63,8 +69,29 @@ fn row_of<'a>(counted: &'a Counted, what: &str, wanted: impl Fn(&Value) -> bool)
 }
 
 fn container_cgroup() -> String {
-    let pod = "kubepods-besteffort-pod3daea6ef_f286_43f2_8825_51edaa3994d3.slice";
+    let pod = format!("kubepods-besteffort-pod{}.slice", POD_UID.replace('-', "_"));
     format!("/kubepods.slice/kubepods-besteffort.slice/{pod}/cri-containerd-{ID}.scope")
+}
+
+/// A list with the pod of the container and another, as `kubectl get pods -A -o json` prints it.
+fn listed_pods() -> Result<String> {
+    let pod = |name: &str, uid: &str, id: &str| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"namespace": "kube-system", "name": name, "uid": uid},
+            "spec": {"hostNetwork": true, "containers": [{"name": "node-cache", "image": "node-cache:1"}]},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [{"name": "node-cache", "containerID": format!("containerd://{id}")}],
+            },
+        })
+    };
+    let other = pod("node-local-dns-2p9mz", "0b3c1d52-2f7e-4a51-9f2e-6f3d1c8b7a90", &ID.replace('8', "9"));
+    let items = [other, pod("node-local-dns-x7k2p", POD_UID, ID)];
+    let path = "/run/counts-pods.json";
+    std::fs::write(path, json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
+    Ok(format!("file:{path}"))
 }
 
 fn program(name: &str) -> Result<String> {
@@ -115,12 +142,12 @@ pub(super) fn to_itself_stable(lab: &mut Lab) -> Result<()> {
     to_itself(lab, "stable", 8083)
 }
 
-/// Listed with pid, name, container, destination, rate, ports and expected collisions, all of it exact.
+/// Listed with pid, name, container, pod, destination, rate, ports and expected collisions, all of it exact.
 fn to_itself(lab: &mut Lab, hooks: &str, port: u16) -> Result<()> {
     lab.address(DNS)?;
     lab.service(&format!("{DNS}:36704"), &[&format!("{BACKEND}:8443")])?;
     let address = format!("{DNS}:{port}");
-    let (process, counted) = count(lab, hooks, |_| ToItself::start(&address))?;
+    let (process, counted) = count(lab, hooks, &listed_pods()?, |_| ToItself::start(&address))?;
     let row = row_of(&counted, "the process", |row| {
         row.pointer("/owner/pid").and_then(Value::as_u64) == Some(u64::from(process.child.id()))
     })?;
@@ -133,7 +160,7 @@ fn to_itself(lab: &mut Lab, hooks: &str, port: u16) -> Result<()> {
             "comm": "node-cache",
             "exe": "/run/bin/node-cache",
             "container_id": ID,
-            "pod": null,
+            "pod": {"namespace": "kube-system", "name": "node-local-dns-x7k2p", "uid": POD_UID},
         },
         "netns": netns::inode("node")?,
         "destination": address,
@@ -196,7 +223,7 @@ fn none_left(lab: &mut Lab, hooks: &str, mapped: bool) -> Result<()> {
     let mut connect = Connect::new(None, format!("{POD}:80").parse()?);
     connect.cgroup = container_cgroup();
     connect.mapped = mapped;
-    let (client, counted) = count(lab, hooks, |_| {
+    let (client, counted) = count(lab, hooks, "none", |_| {
         sysctl("net/ipv4/ip_local_port_range", "40100 40101")?;
         connect.run()
     })?;
@@ -225,7 +252,7 @@ pub(super) fn of_short_lived_processes(lab: &mut Lab) -> Result<()> {
     const COUNT: u64 = 100;
     let remote = format!("{POD}:80");
     let burst = program("burst")?;
-    let (born, counted) = count(lab, "auto", |_| {
+    let (born, counted) = count(lab, "auto", "none", |_| {
         let output = Command::new(&burst)
             .args(["burst", NODE, "38100", &COUNT.to_string(), &remote])
             .env(CGROUP_VARIABLE, container_cgroup())
