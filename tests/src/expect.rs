@@ -2,7 +2,7 @@
 //!
 //! What differs from run to run is written as a matcher: `"<time>"` (RFC 3339, UTC, nanoseconds, not in the future),
 //! `"<text>"` (not empty), `"<number>"`, `"<isn>"` (the incident's own initial sequence number), `"<isn+1>"`,
-//! `{"<between>": [low, high]}`, `{"<one of>": [...]}` and `{"<each>": item, "<between>": [low, high], "<some>": [...]}`
+//! `{"<between>": [low, high]}` (whole numbers, unless an end is none), `{"<one of>": [...]}` and `{"<each>": item, "<between>": [low, high], "<some>": [...]}`
 //! (an array of that many such items, with at least one like each of the last list). In longer texts `<isn>` and
 //! `<isn+1>` stand for those numbers. Everything else is compared as it stands, and a key too many or too few is a difference.
 
@@ -87,13 +87,17 @@ impl Comparison {
                 _ => None,
             },
             Value::Object(object) => {
-                let bounds =
-                    object.get("<between>").and_then(Value::as_array).and_then(|bounds| {
-                        match bounds.as_slice() {
-                            [low, high] => Some(low.as_u64()?..=high.as_u64()?),
-                            _ => None,
-                        }
-                    });
+                let bounds = object.get("<between>").and_then(Value::as_array);
+                if let Some([low, high]) = bounds.map(Vec::as_slice)
+                    && (low.is_f64() || high.is_f64())
+                {
+                    let bounds = low.as_f64()?..=high.as_f64()?;
+                    return Some(actual.as_f64().is_some_and(|number| bounds.contains(&number)));
+                }
+                let bounds = bounds.and_then(|bounds| match bounds.as_slice() {
+                    [low, high] => Some(low.as_u64()?..=high.as_u64()?),
+                    _ => None,
+                });
                 if let Some(item) = object.get("<each>") {
                     let items = actual.as_array()?;
                     for (index, actual) in items.iter().enumerate() {
@@ -211,5 +215,9 @@ mod tests {
         assert_eq!(differences(&expected, &json!("x")).len(), 1);
         assert!(differences(&json!({"<between>": [1, 3]}), &json!(3)).is_empty());
         assert_eq!(differences(&json!({"<between>": [1, 3]}), &json!(4)).len(), 1);
+        assert_eq!(differences(&json!({"<between>": [1, 3]}), &json!(2.5)).len(), 1);
+        assert!(differences(&json!({"<between>": [1.0, 3.5]}), &json!(2.5)).is_empty());
+        assert_eq!(differences(&json!({"<between>": [1.0, 3.5]}), &json!(4)).len(), 1);
+        assert_eq!(differences(&json!({"<between>": [1.0, 3.5]}), &json!(null)).len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What a scenario works with: a node in a known state, and helpers that undo themselves.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +23,7 @@ pub struct Lab {
     servers: Vec<Server>,
     namespaces: Vec<String>,
     addresses: Vec<String>,
+    files: Vec<PathBuf>,
     /// What is shown if the scenario fails.
     notes: Vec<String>,
 }
@@ -91,6 +93,20 @@ impl Lab {
         Ok(())
     }
 
+    /// A file with this content that is gone after the scenario, as is its folder if nothing else is in it.
+    pub fn file(&mut self, path: &str, content: &str) -> Result<()> {
+        self.takes_away(path);
+        if let Some(folder) = Path::new(path).parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, content).with_context(|| format!("cannot write {path}"))
+    }
+
+    /// A file that something else will write, and that is gone after the scenario.
+    pub fn takes_away(&mut self, path: &str) {
+        self.files.push(PathBuf::from(path));
+    }
+
     /// A bare namespace that is gone after the scenario.
     pub fn namespace(&mut self, name: &str) -> Result<()> {
         self.namespaces.push(name.to_owned());
@@ -130,6 +146,11 @@ impl Drop for Lab {
         }
         for address in &self.addresses {
             let _ = run(&format!("ip addr del {address}/32 dev lo"));
+        }
+        for file in &self.files {
+            // Both fail if there is nothing to take away: no file, or a folder that others use.
+            let _ = std::fs::remove_file(file);
+            let _ = file.parent().map(std::fs::remove_dir);
         }
     }
 }

@@ -40,7 +40,8 @@ enum Bench {
     Ports(Options),
     /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
     Log(Log),
-    /// A table of 100,000 services judged by `portclash check`, next to awk on the same file
+    /// A table of 100,000 services judged by `portclash check`, next to awk on the same file, or with --kernel next to
+    /// `ipvsadm -Ln` in the kernel
     Check(check::Check),
     /// Sockets in TIME-WAIT, counted through inet_diag, next to `ss -tan | awk`; needs root
     Sockets(sockets::Sockets),

@@ -1,4 +1,5 @@
-//! `cargo xtask bench check`: how long it takes to judge a large service table, next to awk on the same file.
+//! `cargo xtask bench check`: how long it takes to judge a large service table, next to awk on the same file, and next to
+//! `ipvsadm -Ln` where the table is a kernel's.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,8 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::machine;
-use crate::{command, workspace};
+use super::{emulated, machine};
+use crate::setup::kernels::{self, Kernel};
+use crate::vm::{Guest, Kind};
+use crate::{build, command, setup, workspace};
 
 /// The least that answers the question: ports in the range that are not reserved, each once.
 const AWK: &str = r#"$1 == "TCP" { n = split($2, part, ":"); port = part[n]
@@ -25,6 +28,10 @@ pub(super) struct Check {
     /// How often each way is measured, in turns
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Boot these kernels instead, load the services into their tables, and compare with `ipvsadm -Ln`: a list such as
+    /// 6.1,6.12, or all
+    #[arg(long)]
+    kernel: Option<String>,
 }
 
 /// What one run of a program took.
@@ -34,8 +41,53 @@ struct Cost {
     peak_kib: i64,
 }
 
-/// Runs the bench, prints a table, and keeps the numbers in target/bench/check.json.
+/// Runs the bench, prints a table, and keeps the numbers in target/bench/check.json, or check-KERNEL.json.
 pub(super) fn run(arguments: &Check) -> Result<ExitCode> {
+    match &arguments.kernel {
+        Some(list) => {
+            for kernel in kernels::parse_list(list)? {
+                live(arguments, kernel)?;
+            }
+        }
+        None => of_a_file(arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// In a guest whose kernel has the table.
+fn live(arguments: &Check, kernel: &'static kernels::Wanted) -> Result<()> {
+    setup::everything(&[kernel], false)?;
+    let binaries = build::static_binaries(&["probe-user", "portclash-tests"])?;
+    let numbers = [arguments.rounds, arguments.services].map(|number| number.to_string());
+    let guest = Guest {
+        init: binaries.join("lab-init"),
+        portclash: Some(binaries.join("portclash")),
+        files: Vec::new(),
+        programs: &[],
+        kind: Kind::Node,
+        plan: ["bench", "check-vm"].map(str::to_owned).into_iter().chain(numbers).collect(),
+    };
+    println!("booting Linux {}", kernel.name);
+    let mut result = emulated(&Kernel::find(kernel.name)?, &guest)?;
+    if let Some(fields) = result.as_object_mut() {
+        fields.insert("machine".to_owned(), machine(true));
+    }
+    keep(&format!("check-{}", kernel.name), &result)
+}
+
+/// Prints a result and writes it to a file.
+fn keep(name: &str, result: &Value) -> Result<()> {
+    print!("{}", text(result));
+    let folder = workspace::set_up("bench");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    std::fs::write(&path, format!("{result:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn of_a_file(arguments: &Check) -> Result<()> {
     let mut cargo = workspace::cargo();
     command::run(cargo.args(["build", "--release", "--package", "probe-user"]))?;
     let portclash = workspace::build_directory()?.join("release/portclash");
@@ -70,12 +122,7 @@ pub(super) fn run(arguments: &Check) -> Result<ExitCode> {
     let result = json!({
         "services": arguments.services, "rounds": arguments.rounds, "ways": rows, "machine": machine(false),
     });
-    print!("{}", text(&result));
-    let path = folder.join("check.json");
-    std::fs::write(&path, format!("{result:#}\n"))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("written to {}", path.display());
-    Ok(ExitCode::SUCCESS)
+    keep("check", &result)
 }
 
 /// As `ipvsadm -Ln` prints it: the same ports on many addresses, as kube-proxy makes them.
@@ -132,18 +179,15 @@ fn row(name: &str, costs: &[Cost], base: f64) -> Option<Value> {
 
 fn text(result: &Value) -> String {
     let services = result.get("services").and_then(Value::as_u64).unwrap_or_default();
-    let mut text =
-        format!("\n{:<34}{:>10}{:>10}{:>12}\n", format!("{services} services"), "ms", "of awk", "peak MiB");
-    for way in result.get("ways").and_then(Value::as_array).into_iter().flatten() {
+    let ways = result.get("ways").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let name = |way: &Value| way.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let of = format!("of {}", ways.first().map(name).unwrap_or_default());
+    let heading = format!("{services} services");
+    let mut text = format!("\n{heading:<34}{:>10}{of:>16}{:>12}\n", "ms", "peak MiB");
+    for way in ways {
         let number = |name: &str| way.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        let name = way.get("name").and_then(Value::as_str).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "{name:<34}{:>10.1}{:>10.2}{:>12.1}",
-            number("ms"),
-            number("ratio"),
-            number("peak_kib") / 1024.0
-        );
+        let (name, peak) = (name(way), number("peak_kib") / 1024.0);
+        let _ = writeln!(text, "{name:<34}{:>10.1}{:>16.3}{peak:>12.1}", number("ms"), number("ratio"));
     }
     text
 }
@@ -166,6 +210,6 @@ mod tests {
         let way = json!({"name": "awk", "ms": 20.04, "ratio": 1.0, "peak_kib": 2048});
         let text = text(&json!({"services": 5, "ways": [way]}));
         let row: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!(row, ["awk", "20.0", "1.00", "2.0"]);
+        assert_eq!(row, ["awk", "20.0", "1.000", "2.0"]);
     }
 }

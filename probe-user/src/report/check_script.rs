@@ -43,6 +43,7 @@ pub fn script(check: &Check) -> String {
          after=$(cat \"$value\")\n\
          \n\
          # 3. After the next boot.\n\
+         mkdir -p \"${{file%/*}}\"\n\
          echo \"net.ipv4.ip_local_reserved_ports = $after\" > \"$file\"\n\
          \n\
          echo \"reserved now: $after\"\n\

@@ -1,8 +1,9 @@
 //! What tracing costs: connects per second with and without a tracer, run time of each program, memory.
 //!
 //! `cargo xtask bench connect` runs it, in a virtual machine or natively; the result is one line of JSON.
-//! `cargo xtask bench ports` does the same for `portclash ports`.
+//! `cargo xtask bench ports` does the same for `portclash ports`, `cargo xtask bench check --kernel` for `portclash check`.
 
+mod check;
 mod client;
 mod counting;
 mod memory;
@@ -30,7 +31,7 @@ const MOST_SERVICES: u32 = 200_000;
 /// What the line with the result begins with; `xtask/src/bench.rs` looks for it.
 const RESULT: &str = "result ";
 
-/// `vm ROUNDS`, `native ROUNDS`, the same with `ports-` in front, or `client ADDRESS MILLISECONDS MOST`, which is the
+/// `vm ROUNDS`, `check-vm ROUNDS SERVICES`, `native ROUNDS`, the same with `ports-` in front, or `client ADDRESS MILLISECONDS MOST`, which is the
 /// process that connects.
 pub(crate) fn run(arguments: &[String]) -> Result<u8> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -43,6 +44,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<u8> {
         ["ports-vm", rounds] => {
             run_tool("ip link set lo up")?;
             let result = counting::measure(rounds.parse()?, counting::ALL, host::say)?;
+            host::say(&format!("{RESULT}{result}"));
+        }
+        ["check-vm", rounds, services] => {
+            let result = check::measure(rounds.parse()?, services.parse()?, host::say)?;
             host::say(&format!("{RESULT}{result}"));
         }
         [how @ ("native" | "ports-native"), rounds] => {

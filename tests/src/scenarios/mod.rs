@@ -2,6 +2,7 @@
 
 mod backends;
 mod changes;
+mod check;
 mod clients;
 mod controls;
 mod counts;
@@ -92,6 +93,10 @@ pub const ALL: &[Scenario] = &[
     scenario("ports_none_left_stable", counts::none_left_stable),
     scenario("ports_none_left_v4_mapped", counts::none_left_v4_mapped),
     scenario("ports_of_short_lived_processes", counts::of_short_lived_processes),
+    scenario("check_of_the_seeds_node", check::of_the_seeds_node),
+    scenario("check_fix_script_ends_the_exposure", check::fix_script_ends_the_exposure),
+    scenario("check_disagreement_with_a_file", check::disagreement_with_a_file),
+    scenario("check_measures_connects", check::measures_connects),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),

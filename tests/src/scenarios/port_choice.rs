@@ -16,9 +16,9 @@ use crate::process::{run, sysctl};
 use crate::tracer::Tracer;
 
 /// `ip_local_port_range` of the seed's node.
-const RANGE: &str = "1024 65000";
+pub(super) const RANGE: &str = "1024 65000";
 /// The seed's node ports.
-const SEED: [u16; 18] = [
+pub(super) const SEED: [u16; 18] = [
     20869, 21980, 23593, 24795, 24855, 28796, 29385, 29515, 31221, 32080, 32443, 35723, 35934, 36321, 36704,
     37629, 38820, 39080,
 ];
@@ -114,7 +114,12 @@ fn node(lab: &mut Lab, ports: &[u16]) -> Result<()> {
         .iter()
         .map(|port| format!("-A -t {NODE}:{port} -s rr\n-a -t {NODE}:{port} -r {BACKEND}:8443 -m\n"));
     restore(&rules.collect::<String>())?;
-    let list: Vec<String> = ports.iter().map(u16::to_string).collect();
+    farm(lab, ports.iter().copied())
+}
+
+/// A pod that answers for many addresses, and the ports that the client is to look out for.
+pub(super) fn farm(lab: &mut Lab, ports: impl Iterator<Item = u16>) -> Result<()> {
+    let list: Vec<String> = ports.map(|port| port.to_string()).collect();
     std::fs::write(PORTS_FILE, list.join("\n"))?;
     lab.pod("farm", FARM, "fd00:10:23:77::150")?;
     ip_in("farm", "route add local 10.99.0.0/16 dev lo\n")?;
@@ -162,17 +167,19 @@ fn check() -> Result<Value> {
 }
 
 /// What the client found out about its own source ports.
-struct Chosen {
+pub(super) struct Chosen {
     connects: u16,
     even: u16,
-    connected: u16,
+    pub(super) connected: u16,
     home: Vec<u16>,
-    collisions: Vec<u16>,
+    /// Source ports that it was to look out for.
+    pub(super) collisions: Vec<u16>,
     collisions_connected: u16,
 }
 
 impl Chosen {
-    fn of(way: &str, connects: u16, home: u16) -> Result<Self> {
+    /// Connects so often from the node, each time to another destination (every `home`-th time to the same).
+    pub(super) fn of(way: &str, connects: u16, home: u16) -> Result<Self> {
         std::fs::copy("/proc/self/exe", "/run/bin/choose")?;
         let text = run(&format!("/run/bin/choose choose {way} {connects} {home} {PORTS_FILE}"))?;
         let value: Value =
