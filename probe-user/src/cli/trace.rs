@@ -168,7 +168,7 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     let mut log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
     let mut live = Live::start(&options)?;
     complain(&live.opening());
-    let names = args.sources.start(live.netns(), live.clock().now())?;
+    let names = args.sources.start(live.netns(), live.clock().now(), false)?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     let mut session = Session::new(args, common, names);
     if let Some(log) = &log {

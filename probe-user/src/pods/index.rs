@@ -196,6 +196,7 @@ impl PodIndex {
                 }
             }
             PodUpdate::Trouble { source, reason } => self.sources.troubled(source, reason),
+            PodUpdate::Absent { source, reason } => self.sources.absent(source, reason),
             PodUpdate::ServicesAll { source, unreadable, .. } => {
                 self.sources.heard_services(source, now, Some(unreadable.len()));
             }
