@@ -19,6 +19,7 @@ pub(crate) mod samples;
 pub mod services;
 pub mod session;
 pub mod sources;
+mod started;
 pub mod targets;
 pub mod update;
 pub mod words;

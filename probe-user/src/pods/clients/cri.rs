@@ -325,6 +325,7 @@ fn containers_of(mut containers: Vec<WireContainer>) -> Vec<Container> {
             id: Some(container.id).filter(|id| !id.is_empty()),
             // Unlike an init container before it, a sidecar runs beside the others; the runtime does not tell them apart.
             sidecar: false,
+            started: None,
             ports: Vec::new(),
             probes: Vec::new(),
         });
