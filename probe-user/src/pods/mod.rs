@@ -9,6 +9,7 @@ pub mod clients;
 pub mod file;
 pub mod index;
 pub mod kubelet;
+pub mod logged;
 #[cfg(test)]
 mod measure;
 pub mod naming;
