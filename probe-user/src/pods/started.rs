@@ -88,7 +88,9 @@ mod tests {
     /// Startup, liveness, readiness.
     fn run(history: &[(Nanos, Pod)], at: Nanos) -> [bool; 3] {
         let mut starts = Starts::default();
-        history.iter().for_each(|(now, pod)| starts.see(pod, *now));
+        for (now, pod) in history {
+            starts.see(pod, *now);
+        }
         KINDS.map(|kind| starts.may_run(&history[0].1.containers[0], kind, at))
     }
 

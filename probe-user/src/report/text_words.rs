@@ -289,7 +289,7 @@ pub(super) fn absent(incident: &Incident) -> Option<String> {
         [false, true, false] => ("no API server", "not of Services"),
         [false, false, true] => ("no container runtime", "none"),
         // The API server knows all that kubelet does.
-        [true, false, false] | [false, false, false] => return None,
+        [_, false, false] => return None,
     };
     Some(format!("{what}: {who} on this machine (--pods file:PATH reads a list)"))
 }
