@@ -9,6 +9,7 @@ mod output;
 mod pod_sources;
 mod pods;
 mod ports;
+mod remote;
 mod stop;
 mod trace;
 

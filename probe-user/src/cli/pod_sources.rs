@@ -54,9 +54,10 @@ pub(super) struct PodSourceArgs {
 
 impl PodSourceArgs {
     /// Starts the sources, within a tokio runtime. `netns`: the node's network namespace.
-    pub(super) fn start(&self, netns: &NetNs, now: Nanos) -> Result<Session> {
+    /// `name_absent`: whether `auto` complains about sources of which this machine shows no sign.
+    pub(super) fn start(&self, netns: &NetNs, now: Nanos, name_absent: bool) -> Result<Session> {
         let hints = NodeHints::read(self.node_name.clone(), netns);
-        let clients = self.clients(&hints)?;
+        let clients = ClientOptions { name_absent, ..self.clients(&hints)? };
         Ok(Session::start(&self.pods, hints, &clients, now)?)
     }
 
@@ -99,6 +100,7 @@ impl PodSourceArgs {
             read_only_port: usual.read_only_port.filter(|_| is_loopback(self.kubelet.ip())),
             names: self.kubelet_name.iter().cloned().chain(hints.names()).collect(),
             trust,
+            given: self.describes_kubelet(usual.address, usual.port),
             ..usual
         };
         if let (Some(certificate), Some(key)) = (&self.kubelet_cert, &self.kubelet_key) {
@@ -108,6 +110,16 @@ impl PodSourceArgs {
             options.login = Login::TokenFile(token.clone());
         }
         options
+    }
+
+    /// Whether any option is about kubelet.
+    fn describes_kubelet(&self, address: IpAddr, port: u16) -> bool {
+        self.kubelet != SocketAddr::new(address, port)
+            || !self.kubelet_name.is_empty()
+            || !self.kubelet_ca.is_empty()
+            || self.kubelet_insecure
+            || self.kubelet_token.is_some()
+            || self.kubelet_cert.is_some()
     }
 }
 

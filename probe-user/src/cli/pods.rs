@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 async fn list(args: &Args, common: &Common) -> Result<u8> {
     let netns = NetNs::open(&NetnsSpec::Pid(1)).or_else(|_| NetNs::own())?;
     let clock = Clock::sample();
-    let mut session = args.sources.start(&netns, clock.now())?;
+    let mut session = args.sources.start(&netns, clock.now(), true)?;
     session.wait_for_pods(Instant::now() + args.wait, || clock.now()).await;
     let index = session.names().pods();
     if !index.sources().any_answered() {

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 
 use super::output::{Common, Format, WRITE, complain, width};
 use super::pod_sources::PodSourceArgs;
+use super::remote::Remote;
 use super::status;
 use super::stop::Stop;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
@@ -97,27 +97,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Where a connect must go to be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Remote {
-    ip: IpAddr,
-    port: Option<u16>,
-}
-
-impl FromStr for Remote {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Self { ip: address.ip(), port: Some(address.port()) });
-        }
-        let ip = text.trim_start_matches('[').trim_end_matches(']').parse();
-        let ip =
-            ip.map_err(|_| format!("\"{text}\" is no address; write 10.0.0.1, 10.0.0.1:80 or [fd00::1]:80"))?;
-        Ok(Self { ip, port: None })
-    }
-}
-
 impl Args {
     /// Whether not every incident is asked for. The summary then counts what was.
     const fn filters(&self) -> bool {
@@ -132,11 +111,7 @@ impl Args {
         self.pid.is_none_or(|pid| owner.pid == Some(pid))
             && self.comm.as_ref().is_none_or(|comm| owner.comm.as_ref() == Some(comm))
             && self.port.is_none_or(|port| local.is_some_and(|local| local.port() == port))
-            && self.remote.is_none_or(|wanted| {
-                remote.is_some_and(|remote| {
-                    remote.ip() == wanted.ip && wanted.port.is_none_or(|port| port == remote.port())
-                })
-            })
+            && self.remote.is_none_or(|wanted| remote.is_some_and(|remote| wanted.is(remote)))
     }
 }
 
@@ -168,7 +143,7 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
     let mut log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
     let mut live = Live::start(&options)?;
     complain(&live.opening());
-    let names = args.sources.start(live.netns(), live.clock().now())?;
+    let names = args.sources.start(live.netns(), live.clock().now(), false)?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     let mut session = Session::new(args, common, names);
     if let Some(log) = &log {
@@ -274,8 +249,9 @@ impl<'a> Session<'a> {
         self.args.count.is_some_and(|count| self.shown >= count)
     }
 
-    fn take(&mut self, live: &mut Live, observations: Vec<Observation>) -> Result<()> {
+    fn take(&mut self, live: &mut Live, mut observations: Vec<Observation>) -> Result<()> {
         let mut updates = Vec::new();
+        self.names.add_targets(&mut observations, live.clock().now());
         let table_changed = observations.iter().any(|seen| matches!(seen.fact, Fact::Services { .. }));
         if table_changed {
             self.diagnosis.set_node(live.node_facts());
@@ -390,15 +366,5 @@ mod tests {
         for wrong in ["", "0", "s", "1d", "-1s", "18446744073709551615h", "1 s"] {
             assert!(duration(wrong).unwrap_err().contains("30s"), "{wrong}");
         }
-    }
-
-    #[test]
-    fn remote_is_an_address_with_or_without_port() {
-        let remote = |text: &str| text.parse::<Remote>();
-        assert_eq!(remote("10.0.0.1").unwrap().port, None);
-        assert_eq!(remote("10.0.0.1:80").unwrap().port, Some(80));
-        assert_eq!(remote("[fd00::1]:80").unwrap().port, Some(80));
-        assert_eq!(remote("fd00::1").unwrap().port, None);
-        assert!(remote("node-a").unwrap_err().contains("address"));
     }
 }

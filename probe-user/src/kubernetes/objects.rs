@@ -15,7 +15,7 @@ use crate::ipvs::table::{Protocol, canonical_ip};
 
 /// Every field name that [`RawService`], [`RawPod`] and their parts know. Readers that build values first (YAML)
 /// skip all others.
-pub(super) const KNOWN_FIELDS: [&str; 54] = [
+pub(super) const KNOWN_FIELDS: [&str; 55] = [
     "annotations",
     "clusterIP",
     "clusterIPs",
@@ -63,6 +63,7 @@ pub(super) const KNOWN_FIELDS: [&str; 54] = [
     "scheme",
     "service",
     "spec",
+    "started",
     "startupProbe",
     "status",
     "tcpSocket",

@@ -38,6 +38,8 @@ pub struct Container {
     pub id: Option<String>,
     /// An init container with `restartPolicy: Always`.
     pub sidecar: bool,
+    /// `status.containerStatuses[].started`: whether its startup probe, if it has one, has succeeded. `None`: not told.
+    pub started: Option<bool>,
     /// `ports`: what a probe's named port refers to.
     pub ports: Vec<ContainerPort>,
     /// Probes; empty also if the source has none to tell (CRI): see the index's `knows_probes`.

@@ -51,6 +51,7 @@ struct RawContainerStatus {
     name: String,
     #[serde(rename = "containerID")]
     container_id: Option<String>,
+    started: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -189,7 +190,8 @@ impl RawContainer {
         let probes = probes.into_iter().filter_map(|(kind, probe)| probe?.into_spec(kind, &ports)).collect();
         let status = statuses.iter().copied().flatten().find(|status| status.name == self.name);
         let id = status.and_then(|status| container_id(status.container_id.as_deref()?));
-        Ok(Container { name: self.name, image: self.image, id, sidecar, ports, probes })
+        let started = status.and_then(|status| status.started);
+        Ok(Container { name: self.name, image: self.image, id, sidecar, started, ports, probes })
     }
 }
 

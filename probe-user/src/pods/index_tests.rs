@@ -259,3 +259,30 @@ fn a_change_of_ports_and_probes_is_followed() {
     assert_eq!(probed(&index, "10.23.77.138:80", 2 * S), [] as [&str; 0]);
     assert_eq!(probed(&index, "10.23.77.138:81", 2 * S), [nginx().name]);
 }
+
+/// The sample pod with one probe of each kind.
+fn with_startup(started: Option<bool>) -> Pod {
+    let mut pod = nginx();
+    let kinds = [ProbeType::Startup, ProbeType::Liveness, ProbeType::Readiness];
+    pod.containers[0].probes = kinds.map(|kind| probe(kind, http(80), 10, 2)).into();
+    pod.containers[0].started = started;
+    pod
+}
+
+fn kinds(index: &PodIndex, at: Nanos) -> Vec<ProbeType> {
+    index.candidates(address("10.23.77.138:80"), at).map(|found| found.probe.kind).collect()
+}
+
+// kubernetes/kubernetes, pkg/kubelet/prober/worker.go `doProbe`
+#[test]
+fn a_startup_probe_that_has_succeeded_is_no_candidate_and_before_it_is_the_only_one() {
+    use ProbeType::{Liveness, Readiness, Startup};
+    let mut index = PodIndex::new();
+    index.apply(all(KUBELET, vec![with_startup(Some(false))]), 10 * S);
+    index.apply(all(KUBELET, vec![with_startup(Some(false))]), 20 * S);
+    index.apply(all(KUBELET, vec![with_startup(Some(true))]), 30 * S);
+    assert_eq!(kinds(&index, 15 * S), [Startup]);
+    assert_eq!(kinds(&index, 25 * S), [Startup, Liveness, Readiness], "between two lists");
+    assert_eq!(kinds(&index, 35 * S), [Liveness, Readiness]);
+    assert_eq!(kinds(&indexed(vec![with_startup(None)]), S), [Startup, Liveness, Readiness]);
+}

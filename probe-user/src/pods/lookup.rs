@@ -40,6 +40,9 @@ impl PodIndex {
         }
         let container = known.pod.containers.get(usize::try_from(target.container).ok()?)?;
         let probe = container.probes.get(usize::try_from(target.probe).ok()?)?;
+        if !known.starts.may_run(container, probe.kind, at) {
+            return None;
+        }
         Some(Candidate { known, container, probe, by: target.by })
     }
 

@@ -1,6 +1,8 @@
 //! What the index costs: `cargo test --release -p probe-user --lib pods::measure -- --ignored --nocapture`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use super::index::PodIndex;
 use super::kubelet::{IsKubelet, Reason};
@@ -8,10 +10,15 @@ use super::probe::{Connect, match_probe};
 use super::samples::{http, pod, probe, tcp_port};
 use super::update::{PodSourceKind, PodUpdate};
 use crate::kubernetes::pod::{Pod, ProbeType};
+use crate::kubernetes::stream::read_pod_list;
 
 const PODS: u16 = 500;
 const LOOKUPS: u32 = 100_000;
 const NODE_LIMIT_BYTES: usize = 5 * 1024 * 1024;
+/// Longest time for reading the list.
+const LIST_LIMIT: Duration = Duration::from_millis(100);
+/// Times that the list is read.
+const ROUNDS: usize = 15;
 
 fn pods() -> Vec<Pod> {
     let kinds = [ProbeType::Liveness, ProbeType::Readiness, ProbeType::Startup];
@@ -66,4 +73,86 @@ fn memory_and_lookups_of_500_pods_with_3_probes() {
     println!("index: {bytes} bytes resident; lookup {lookup:?}, match {matching:?}");
     assert!(bytes < NODE_LIMIT_BYTES, "{bytes}");
     assert!(cfg!(debug_assertions) || lookup.as_nanos() < 1000, "{lookup:?}");
+}
+
+/// A pod as kubelet's `/pods` gives it: three probes amid what an ordinary Deployment has besides.
+fn pod_object(n: u16) -> Value {
+    let uid = format!("3daea6ef-f286-43f2-8825-51edaa39{n:04}");
+    let probe = |port: u16| {
+        json!({
+            "httpGet": {"path": "/healthz", "port": port, "scheme": "HTTP",
+                        "httpHeaders": [{"name": "Authorization", "value": "Bearer made-up"}]},
+            "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+        })
+    };
+    let numbered = |count: u16, of: fn(u16) -> Value| (0..count).map(of).collect::<Vec<Value>>();
+    let environment = numbered(24, |n| json!({"name": format!("SETTING_{n}"), "value": "x".repeat(40)}));
+    let mounts =
+        numbered(6, |n| json!({"name": format!("volume-{n}"), "mountPath": format!("/var/lib/{n}")}));
+    let volumes = numbered(6, |n| {
+        json!({"name": format!("volume-{n}"),
+        "projected": {"defaultMode": 420, "sources": [{"configMap": {"name": format!("map-{n}")}}]}})
+    });
+    let conditions = numbered(5, |n| {
+        json!({"type": format!("Condition{n}"), "status": "True",
+        "lastProbeTime": null, "lastTransitionTime": "2022-09-15T19:09:04Z"})
+    });
+    let (name, image) = (format!("deployment-5dfb7c896c-{n:05}"), "registry.example.net/team/web:1.2.3");
+    let [high, low] = n.to_be_bytes();
+    let ip = format!("10.244.{high}.{low}");
+    json!({
+        "metadata": {
+            "name": name, "generateName": "deployment-5dfb7c896c-", "namespace": "namespace", "uid": uid,
+            "creationTimestamp": "2022-09-15T19:00:00Z",
+            "labels": {"app": "web", "pod-template-hash": "5dfb7c896c"},
+            "annotations": {"kubernetes.io/config.source": "api", "note": "y".repeat(400)},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "deployment-5dfb7c896c",
+                                 "uid": uid, "controller": true, "blockOwnerDeletion": true}],
+        },
+        "spec": {
+            "volumes": volumes, "nodeName": "node-a", "restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+            "containers": [{
+                "name": "web", "image": image, "args": ["--listen=:8080", "--verbose=2"],
+                "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+                "env": environment, "volumeMounts": mounts,
+                "resources": {"limits": {"cpu": "1", "memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "128Mi"}},
+                "livenessProbe": probe(8080), "readinessProbe": probe(8081), "startupProbe": probe(8082),
+                "imagePullPolicy": "IfNotPresent",
+            }],
+            "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}],
+        },
+        "status": {
+            "phase": "Running", "conditions": conditions, "hostIP": "10.23.77.129",
+            "podIP": ip, "podIPs": [{"ip": ip}], "startTime": "2022-09-15T19:00:00Z", "qosClass": "Burstable",
+            "containerStatuses": [{
+                "name": "web", "state": {"running": {"startedAt": "2022-09-15T19:00:02Z"}}, "lastState": {},
+                "ready": true, "started": true, "restartCount": 0, "image": image,
+                "imageID": format!("{image}@sha256:{n:064x}"), "containerID": format!("containerd://{n:064x}"),
+            }],
+        },
+    })
+}
+
+#[test]
+#[ignore = "a measurement: to be run alone"]
+fn reading_kubelets_list_of_500_pods() {
+    let items: Vec<Value> = (0..PODS).map(pod_object).collect();
+    let body = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}).to_string();
+    drop(items);
+    let before = resident_bytes();
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let begin = Instant::now();
+            let list = read_pod_list(body.as_bytes()).unwrap();
+            let time = begin.elapsed();
+            assert_eq!((list.items.len(), list.unreadable.len()), (usize::from(PODS), 0));
+            assert!(list.items.iter().all(|pod| pod.containers[0].probes.len() == 3));
+            time
+        })
+        .collect();
+    times.sort_unstable();
+    let bytes = resident_bytes().saturating_sub(before);
+    let (best, median) = (times[0], times[ROUNDS / 2]);
+    println!("list of {} bytes: best {best:?}, median {median:?}; {bytes} bytes more resident", body.len());
+    assert!(cfg!(debug_assertions) || median < LIST_LIMIT, "{median:?}");
 }

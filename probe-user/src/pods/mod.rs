@@ -9,6 +9,7 @@ pub mod clients;
 pub mod file;
 pub mod index;
 pub mod kubelet;
+pub mod logged;
 #[cfg(test)]
 mod measure;
 pub mod naming;
@@ -19,6 +20,7 @@ pub(crate) mod samples;
 pub mod services;
 pub mod session;
 pub mod sources;
+mod started;
 pub mod targets;
 pub mod update;
 pub mod words;

@@ -28,8 +28,10 @@ pub mod source {
     pub const SERVICE: &str = "service match";
     /// Sources that did not answer.
     pub const MISSING: &str = "pod sources";
+    /// Sources that are not on this machine.
+    pub const ABSENT: &str = "no pod source";
     /// All of them.
-    pub const ALL: [&str; 6] = [PROBE, OWNER, SERVER, BACKEND, SERVICE, MISSING];
+    pub const ALL: [&str; 7] = [PROBE, OWNER, SERVER, BACKEND, SERVICE, MISSING, ABSENT];
 }
 
 /// Addresses of which earlier connects are remembered.
@@ -236,11 +238,10 @@ impl Names {
 
     fn name_sources(&self, notes: &mut Vec<Note>) {
         for (kind, state) in self.pods.sources().iter() {
+            let complaints = state.complaints().into_iter().map(|text| (source::MISSING, text));
+            let absent = state.absent.iter().map(|text| (source::ABSENT, text.clone()));
             notes.extend(
-                state
-                    .complaints()
-                    .into_iter()
-                    .map(|text| (source::MISSING, Some(kind), format!("{kind}: {text}"))),
+                complaints.chain(absent).map(|(what, text)| (what, Some(kind), format!("{kind}: {text}"))),
             );
         }
     }

@@ -84,6 +84,22 @@ fn a_source_that_did_not_answer_is_named() {
 }
 
 #[test]
+fn a_source_that_is_not_there_is_told_apart_from_one_in_trouble() {
+    let reason = "API server: no kubeconfig found".to_owned();
+    let absent = PodUpdate::Absent { source: PodSourceKind::Api, reason: reason.clone() };
+    let incident = named_by(vec![all(KUBELET, vec![nginx()]), absent.clone()]);
+    assert_eq!(notes(&incident).last(), Some(&format!("no pod source (api): api: {reason}")));
+    // It came after all: the newest word counts.
+    for then in [
+        services(vec![dashboard_service()]),
+        PodUpdate::Trouble { source: PodSourceKind::Api, reason: "403".to_owned() },
+    ] {
+        let incident = named_by(vec![absent.clone(), then]);
+        assert!(notes(&incident).iter().all(|note| !note.starts_with(source::ABSENT)), "{incident:?}");
+    }
+}
+
+#[test]
 fn equal_probes_are_ambiguous_and_named_together() {
     let mut pod = nginx();
     pod.containers[0].probes =

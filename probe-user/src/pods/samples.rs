@@ -25,6 +25,7 @@ pub(crate) fn container(name: &str) -> Container {
         image: Some(format!("example.net/{name}:1")),
         id: None,
         sidecar: false,
+        started: None,
         ports: Vec::new(),
         probes: Vec::new(),
     }

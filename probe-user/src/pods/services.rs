@@ -35,7 +35,8 @@ impl Services {
             PodUpdate::All { .. }
             | PodUpdate::Changed { .. }
             | PodUpdate::Gone { .. }
-            | PodUpdate::Trouble { .. } => return,
+            | PodUpdate::Trouble { .. }
+            | PodUpdate::Absent { .. } => return,
         }
         let first = self.first().map(|(_, services)| services.values().cloned().collect::<Vec<_>>());
         self.names = ServiceNames::new(&first.unwrap_or_default());

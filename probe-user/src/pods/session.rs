@@ -17,7 +17,7 @@ use crate::diagnosis::incident::Incident;
 use crate::node::addresses::{self, InterfaceKind};
 use crate::node::netns::NetNs;
 use crate::node::sockets::{TcpState, diag};
-use crate::observation::Nanos;
+use crate::observation::{Fact, Nanos, Observation};
 
 /// Names for one run of a command.
 pub struct Session {
@@ -143,6 +143,16 @@ impl Session {
                 Ok(Some(update)) => self.take(update, clock()),
                 Ok(None) | Err(_) => return,
             }
+        }
+    }
+
+    /// Says of lines of kubelet's log where the probes connect to, as far as that is known by now.
+    pub fn add_targets(&mut self, observations: &mut [Observation], now: Nanos) {
+        if observations.iter().any(|seen| matches!(seen.fact, Fact::ProbeFailed { .. })) {
+            self.take_waiting(now);
+        }
+        for observation in observations {
+            super::logged::add_targets(self.names.pods(), observation);
         }
     }
 

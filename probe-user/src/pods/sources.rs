@@ -18,6 +18,8 @@ pub struct SourceState {
     pub last_word: Option<Nanos>,
     /// What keeps it from saying more.
     pub trouble: Option<String>,
+    /// Why it counts as not there at all. Nothing to complain about: nobody asked for it.
+    pub absent: Option<String>,
     /// Entries of its last list that could not be read, the first 20.
     pub unreadable: Vec<Unreadable>,
     /// How many there were.
@@ -62,7 +64,7 @@ impl Sources {
     /// A whole list came: no trouble any more, and what could not be read is that of this list.
     pub fn listed(&mut self, source: PodSourceKind, mut unreadable: Vec<Unreadable>) {
         let state = self.states.entry(source).or_default();
-        state.trouble = None;
+        (state.trouble, state.absent) = (None, None);
         state.unreadable_count = unreadable.len();
         unreadable.truncate(MAX_UNREADABLE);
         state.unreadable = unreadable;
@@ -73,14 +75,21 @@ impl Sources {
         let state = self.states.entry(source).or_default();
         state.last_services = Some(now);
         if let Some(unreadable) = unreadable {
-            state.trouble = None;
+            (state.trouble, state.absent) = (None, None);
             state.unreadable_services = unreadable;
         }
     }
 
     /// The source has trouble.
     pub fn troubled(&mut self, source: PodSourceKind, reason: String) {
-        self.states.entry(source).or_default().trouble = Some(reason);
+        let state = self.states.entry(source).or_default();
+        (state.trouble, state.absent) = (Some(reason), None);
+    }
+
+    /// There is no sign of the source.
+    pub fn absent(&mut self, source: PodSourceKind, reason: String) {
+        let state = self.states.entry(source).or_default();
+        (state.trouble, state.absent) = (None, Some(reason));
     }
 
     /// One source.

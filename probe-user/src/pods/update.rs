@@ -120,4 +120,11 @@ pub enum PodUpdate {
         /// What happened to what, and what to do about it, in one line. Never a token or a response's body.
         reason: String,
     },
+    /// There is no sign of the source on this machine, and nobody asked for it. Ends as a trouble does.
+    Absent {
+        /// Who is not there.
+        source: PodSourceKind,
+        /// What was looked for, and how to name it, in one line.
+        reason: String,
+    },
 }

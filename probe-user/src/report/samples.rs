@@ -293,6 +293,16 @@ pub(crate) fn named() -> Incident {
     with_names(vec![pods::nginx(), pods::dashboard()], vec![api(vec![pods::dashboard_service()])])
 }
 
+/// On a machine without any source of names.
+pub(crate) fn no_sources() -> Incident {
+    let absent = |source, reason: &str| PodUpdate::Absent { source, reason: reason.to_owned() };
+    named_by(vec![
+        absent(PodSourceKind::Kubelet, "ask kubelet at 127.0.0.1:10250: read token: No such file"),
+        absent(PodSourceKind::Api, "API server: no kubeconfig found"),
+        absent(PodSourceKind::Cri, "ask the container runtime: none of its usual sockets exists"),
+    ])
+}
+
 /// With probes and Services that cannot be told apart, and a source that does not answer.
 pub(crate) fn ambiguous() -> Incident {
     let mut web = pods::nginx();
@@ -307,8 +317,12 @@ pub(crate) fn ambiguous() -> Incident {
 }
 
 fn with_names(pods: Vec<crate::kubernetes::pod::Pod>, updates: Vec<PodUpdate>) -> Incident {
+    let list = PodUpdate::All { source: PodSourceKind::Kubelet, pods, unreadable: Vec::new() };
+    named_by(std::iter::once(list).chain(updates))
+}
+
+fn named_by(updates: impl IntoIterator<Item = PodUpdate>) -> Incident {
     let mut names = Names::new();
-    names.apply(PodUpdate::All { source: PodSourceKind::Kubelet, pods, unreadable: Vec::new() }, 0);
     for update in updates {
         names.apply(update, 0);
     }

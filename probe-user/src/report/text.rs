@@ -120,6 +120,9 @@ fn facts(page: &mut Page, incident: &Incident) {
         row("Log", &logged);
     }
     notes(naming::source::MISSING).for_each(|text| row("No names", &text));
+    if let Some(text) = words::absent(incident) {
+        row("Names", &text);
+    }
     if let Some(certainty) = words::certainty(incident) {
         row("How sure", &certainty);
     }

@@ -27,7 +27,7 @@ macro_rules! snapshots {
     )*};
 }
 snapshots!(
-    hijacked logged no_backend survived failed pending exhaustion other_reset none unknown_owner ipv6 named ambiguous
+    hijacked logged no_backend survived failed pending exhaustion other_reset none unknown_owner ipv6 named ambiguous no_sources
 );
 
 #[test]

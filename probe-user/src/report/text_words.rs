@@ -7,6 +7,8 @@ use super::text_page::{GREEN, RED, YELLOW};
 use crate::diagnosis::incident::{
     Confidence, Incident, Outcome, OwnerInfo, Pod, Probe, ServiceInfo, Verdict,
 };
+use crate::pods::naming;
+use crate::pods::update::PodSourceKind;
 
 /// The verdict as one word in capitals, and its colour.
 pub(super) fn tag(incident: &Incident) -> (&'static str, Style) {
@@ -267,4 +269,27 @@ pub(super) fn service(service: &ServiceInfo) -> String {
         (all, listed) => format!(", backends {list} and {} more", all - listed),
     };
     format!("{} {}{names}{backends}", escape(&service.protocol), escape(&service.address))
+}
+
+/// Which names are missing because a source is not on this machine; nothing if those that are make up for it.
+pub(super) fn absent(incident: &Incident) -> Option<String> {
+    let is_absent = |kind: &PodSourceKind| {
+        let source = format!("{} ({kind})", naming::source::ABSENT);
+        incident.evidence.iter().any(|evidence| evidence.source == source)
+    };
+    let (kubelet, api, runtime) = (PodSourceKind::Kubelet, PodSourceKind::Api, PodSourceKind::Cri);
+    // A build that cannot ask the API server does not know whether there is one.
+    let absent = [is_absent(&kubelet), cfg!(feature = "kube") && is_absent(&api), is_absent(&runtime)];
+    let (who, what) = match absent {
+        [true, true, true] => ("no kubelet, API server or container runtime", "none"),
+        [true, false, true] => ("no kubelet or container runtime", "none"),
+        [false, true, true] => ("no API server or container runtime", "none"),
+        // The runtime answered, or nobody was asked yet.
+        [true, true, false] => ("no kubelet or API server", "not of probes and Services"),
+        [false, true, false] => ("no API server", "not of Services"),
+        [false, false, true] => ("no container runtime", "none"),
+        // The API server knows all that kubelet does.
+        [_, false, false] => return None,
+    };
+    Some(format!("{what}: {who} on this machine (--pods file:PATH reads a list)"))
 }

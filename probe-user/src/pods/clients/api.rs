@@ -160,6 +160,11 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether there is no sign of an API server. One that the user named is never unknown.
+    pub(super) const fn shows_none(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+
     /// Whether the server no longer knows the position that was asked for.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Status { status: StatusCode::GONE, .. })

@@ -31,13 +31,16 @@ const USUAL_SOCKETS: [&str; 4] = [
 pub struct CriOptions {
     /// Sockets to try one after the other.
     pub sockets: Vec<PathBuf>,
+    /// Whether the user named them: then a runtime is expected, and to find none is a trouble.
+    pub given: bool,
     /// Longest time for one call.
     pub timeout: Duration,
 }
 
 impl Default for CriOptions {
     fn default() -> Self {
-        Self { sockets: USUAL_SOCKETS.map(PathBuf::from).into(), timeout: Duration::from_secs(10) }
+        let sockets = USUAL_SOCKETS.map(PathBuf::from).into();
+        Self { sockets, given: false, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -56,7 +59,12 @@ impl CriOptions {
         if !path.starts_with('/') {
             return Err(CriError::Endpoint(endpoint.to_owned()));
         }
-        Ok(Self { sockets: vec![path.into()], ..Self::default() })
+        Ok(Self { sockets: vec![path.into()], given: true, ..Self::default() })
+    }
+
+    /// Whether there is no sign of a container runtime.
+    pub(super) const fn shows_none(&self, error: &CriError) -> bool {
+        !self.given && matches!(error, CriError::NoSocket(_))
     }
 }
 
@@ -330,6 +338,7 @@ fn containers_of(mut containers: Vec<WireContainer>) -> Vec<Container> {
             id: Some(container.id).filter(|id| !id.is_empty()),
             // Unlike an init container before it, a sidecar runs beside the others; the runtime does not tell them apart.
             sidecar: false,
+            started: None,
             ports: Vec::new(),
             probes: Vec::new(),
         });

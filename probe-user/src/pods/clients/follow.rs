@@ -54,6 +54,8 @@ pub struct ClientOptions {
     pub backoff: Backoff,
     /// How long `auto` is content with a lesser source before it tries the better ones again.
     pub content: Duration,
+    /// Whether `auto` names sources that are not there at all as it does those in trouble.
+    pub name_absent: bool,
 }
 
 impl ClientOptions {
@@ -68,6 +70,7 @@ impl ClientOptions {
             refresh: Duration::from_secs(2),
             backoff: Backoff::default(),
             content: Duration::from_mins(5),
+            name_absent: true,
         }
     }
 }
@@ -98,7 +101,9 @@ pub fn follow(
     options: &ClientOptions,
     updates: UpdateSender,
 ) -> Clients {
-    let voice = Voice::new(updates);
+    // A source that was asked for by name is expected to be there.
+    let name_absent = options.name_absent || pods != Some(PodsFrom::Auto);
+    let voice = Voice::new(updates, name_absent);
     let missing = Arc::new(Notify::new());
     let mut tasks = Vec::new();
     if let Some(from) = pods {
@@ -123,7 +128,7 @@ async fn watch_services(options: ClientOptions, voice: Voice) {
 
 #[cfg(not(feature = "kube"))]
 async fn watch_services(_: ClientOptions, voice: Voice) {
-    let _ = voice.trouble(PodSourceKind::Api, Topic::Services, NO_API.into()).await;
+    let _ = voice.no_answer(PodSourceKind::Api, Topic::Services, NO_API.into(), true).await;
 }
 
 #[cfg(not(feature = "kube"))]
@@ -171,6 +176,7 @@ impl Asker {
                 };
                 timeout(self.options.content, polling).await.unwrap_or(Ok(()))?;
             } else {
+                self.voice.nobody_there();
                 sleep(backoff.wait()).await;
             }
         }
@@ -207,7 +213,8 @@ impl Asker {
         let answer = match kubelet::list(&self.options.kubelet).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.voice.trouble(PodSourceKind::Kubelet, Topic::Pods, error.to_string()).await?;
+                let none = self.options.kubelet.shows_none(&error).await;
+                self.voice.no_answer(PodSourceKind::Kubelet, Topic::Pods, error.to_string(), none).await?;
                 return Ok(false);
             }
         };
@@ -231,7 +238,8 @@ impl Asker {
                 Ok(true)
             }
             Err(error) => {
-                self.voice.trouble(source, Topic::Pods, error.to_string()).await?;
+                let none = self.options.cri.shows_none(&error);
+                self.voice.no_answer(source, Topic::Pods, error.to_string(), none).await?;
                 Ok(false)
             }
         }
@@ -266,7 +274,7 @@ impl Asker {
 
     #[cfg(not(feature = "kube"))]
     async fn watch_while_content(&self) -> Result<bool, Closed> {
-        self.voice.trouble(PodSourceKind::Api, Topic::Pods, NO_API.into()).await?;
+        self.voice.no_answer(PodSourceKind::Api, Topic::Pods, NO_API.into(), true).await?;
         Ok(false)
     }
 }

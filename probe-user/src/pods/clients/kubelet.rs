@@ -3,11 +3,14 @@
 //! Port 10250 wants TLS and a login that may `get` `nodes/proxy` (from Kubernetes 1.33 on `nodes/pods` is enough,
 //! KEP-2862); the read-only port 10255, closed by default, gives the same to everybody on the node.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::credentials::{CredentialError, Login, token};
 use super::http::{HttpError, Server, Timeouts, authority, get};
@@ -39,6 +42,8 @@ pub struct KubeletOptions {
     pub login: Login,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// Whether the user said any of this: then kubelet is expected, and to find none is a trouble.
+    pub given: bool,
 }
 
 impl Default for KubeletOptions {
@@ -51,7 +56,25 @@ impl Default for KubeletOptions {
             trust: Trust::Existing(default_authorities()),
             login: Login::TokenFile(PathBuf::from(SERVICE_ACCOUNT_TOKEN)),
             timeouts: Timeouts::default(),
+            given: false,
         }
+    }
+}
+
+impl KubeletOptions {
+    /// Whether there is no sign of a kubelet: no token for it, nobody who listens on its port, nothing that the user
+    /// said of it.
+    pub(super) async fn shows_none(&self, error: &KubeletError) -> bool {
+        let no_token = matches!(
+            error,
+            KubeletError::Login { source: CredentialError::Read { source, .. }, .. }
+                if source.kind() == ErrorKind::NotFound
+        );
+        if self.given || !no_token {
+            return false;
+        }
+        let connect = timeout(self.timeouts.connect, TcpStream::connect((self.address, self.port)));
+        matches!(connect.await, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Topic {
 #[derive(Clone)]
 pub(super) struct Voice {
     updates: UpdateSender,
+    /// Whether a source that is not there counts as one in trouble.
+    name_absent: bool,
     memory: Arc<Mutex<Memory>>,
 }
 
@@ -34,6 +36,10 @@ pub(super) struct Voice {
 struct Memory {
     /// Troubles that are not over.
     troubles: BTreeMap<(PodSourceKind, Topic), String>,
+    /// Sources that are not there, and why that is thought.
+    absent: BTreeMap<PodSourceKind, String>,
+    /// Whether it was said that there is no source at all.
+    nobody: bool,
     /// Sources whose list of pods is in force, and when it came.
     lists: BTreeMap<PodSourceKind, Instant>,
 }
@@ -46,8 +52,43 @@ impl Memory {
 }
 
 impl Voice {
-    pub(super) fn new(updates: UpdateSender) -> Self {
-        Self { updates, memory: Arc::default() }
+    pub(super) fn new(updates: UpdateSender, name_absent: bool) -> Self {
+        Self { updates, name_absent, memory: Arc::default() }
+    }
+
+    /// A source did not answer. `none`: there is no sign of it, which is no trouble unless it once answered or somebody
+    /// wants to know.
+    pub(super) async fn no_answer(
+        &self,
+        source: PodSourceKind,
+        topic: Topic,
+        reason: String,
+        none: bool,
+    ) -> Result<(), Closed> {
+        if !none || self.name_absent || self.remember(|memory| memory.lists.contains_key(&source)) {
+            return self.trouble(source, topic, reason).await;
+        }
+        let before = self.remember(|memory| memory.absent.insert(source, reason.clone()));
+        if before.as_ref() == Some(&reason) {
+            return if self.updates.is_closed() { Err(Closed) } else { Ok(()) };
+        }
+        tracing::debug!("{reason}");
+        self.send(PodUpdate::Absent { source, reason }).await
+    }
+
+    /// No source answered. If that is because none is there, it is said, once.
+    pub(super) fn nobody_there(&self) {
+        let first = self.remember(|memory| {
+            let nobody = memory.troubles.is_empty() && memory.lists.is_empty() && !memory.absent.is_empty();
+            nobody && !std::mem::replace(&mut memory.nobody, true)
+        });
+        if first {
+            let api = if cfg!(feature = "kube") { ", API server" } else { "" };
+            tracing::info!(
+                "no kubelet{api} or container runtime on this machine, so nothing names its pods; --pods file:PATH \
+                 reads a list"
+            );
+        }
     }
 
     /// Says a trouble, unless it was said already: for this topic last, or for the other one and is not over.
@@ -60,6 +101,7 @@ impl Voice {
         let known = self.remember(|memory| {
             let known = memory.troubles_of(source).contains(&reason);
             memory.troubles.insert((source, topic), reason.clone());
+            memory.absent.remove(&source);
             known
         });
         if known {
@@ -80,6 +122,7 @@ impl Voice {
             if topic == Topic::Pods {
                 memory.lists.insert(source, Instant::now());
             }
+            memory.absent.remove(&source);
             memory.troubles.remove(&(source, topic))
         });
         if over.is_some() {

@@ -71,7 +71,7 @@ impl<C: Collection> Watcher<C> {
             Ok(list) => list,
             Err(error) => {
                 self.failures += 1;
-                self.voice.trouble(API, C::TOPIC, error.to_string()).await?;
+                self.voice.no_answer(API, C::TOPIC, error.to_string(), error.shows_none()).await?;
                 return Ok(false);
             }
         };

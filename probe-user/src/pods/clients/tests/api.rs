@@ -47,7 +47,7 @@ impl Lab {
 
     fn watch<C: Collection>(&self) -> (Task, Ear) {
         let (updates, ear) = Ear::new();
-        let mut watcher = Watcher::<C>::new(self.options.clone(), Voice::new(updates), quick());
+        let mut watcher = Watcher::<C>::new(self.options.clone(), Voice::new(updates, true), quick());
         let task = Task::spawn(async move {
             let _ = watcher.keep(None).await;
         });

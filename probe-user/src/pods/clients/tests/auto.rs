@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::super::{ApiOptions, ApiServer, ClientOptions, CriOptions, PodsFrom, follow};
+use tokio::net::TcpSocket;
+
+use super::super::{ApiOptions, ApiServer, ClientOptions, CriOptions, Login, PodsFrom, follow};
 use super::certificates::Authority;
 use super::cri_server::{CriServer, running_pod};
 use super::ear::Ear;
@@ -49,7 +51,7 @@ impl Node {
         let mut options = ClientOptions::new(
             kubelet::options(&kubelet, authority.file()),
             api::options(&api, &authority),
-            CriOptions { sockets: vec![socket], timeout: DEADLINE },
+            CriOptions { sockets: vec![socket], given: true, timeout: DEADLINE },
         );
         options.backoff = quick();
         (options.poll, options.refresh) = (Duration::from_millis(10), Duration::from_millis(1));
@@ -140,6 +142,81 @@ async fn without_any_source_each_trouble_is_said_once() {
     for word in ["kubelet", "--kubeconfig", "/nonexistent/runtime.sock"] {
         assert!(troubles.contains(word), "{troubles}");
     }
+}
+
+/// A machine that has nothing to do with Kubernetes.
+async fn bare_machine() -> (Node, TcpSocket, ClientOptions) {
+    let node = Node::new(false, false, nowhere()).await;
+    let mut options = node.options.clone();
+    options.name_absent = false;
+    // Bound, so that nobody else gets the port, but without a listener.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    options.kubelet.port = bound.local_addr().unwrap().port();
+    options.kubelet.login = Login::TokenFile("/nonexistent/token".into());
+    (options.kubelet.given, options.cri.given) = (false, false);
+    options.api = ApiOptions::new(ApiServer::Unknown, "node-a".into());
+    (node, bound, options)
+}
+
+async fn absent(ear: &mut Ear) -> PodSourceKind {
+    ear.until(|update| match update {
+        PodUpdate::Absent { source, .. } => Some(*source),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn sources_that_are_not_there_are_no_trouble_and_told_once() {
+    let (_node, _bound, mut options) = bare_machine().await;
+    let runtime = CriServer::start(running_pod("of-runtime", "10.0.0.3"));
+    let (updates, mut ear) = Ear::new();
+    let clients = follow(Some(PodsFrom::Auto), true, &options, updates);
+    let mut all = [absent(&mut ear).await, absent(&mut ear).await, absent(&mut ear).await];
+    all.sort_unstable();
+    assert_eq!(all, [PodSourceKind::Kubelet, PodSourceKind::Api, PodSourceKind::Cri]);
+    assert_eq!(ear.troubles(), [] as [&str; 0]);
+    drop(clients);
+    options.cri.sockets = vec![runtime.socket()];
+    // Each list of the runtime comes after the others were asked again.
+    options.content = Duration::from_millis(5);
+    let (updates, mut ear) = Ear::new();
+    let _clients = follow(Some(PodsFrom::Auto), true, &options, updates);
+    for _ in 0..5 {
+        assert_eq!(ear.pods().await.0, PodSourceKind::Cri);
+    }
+    let told = ear.heard.iter().filter(|update| matches!(update, PodUpdate::Absent { .. })).count();
+    assert_eq!((told, ear.troubles().len()), (2, 0), "{:?}", ear.heard);
+}
+
+#[tokio::test]
+async fn a_source_that_was_asked_for_or_shows_itself_is_in_trouble() {
+    let (node, _bound, options) = bare_machine().await;
+    let trouble = async |from, options: &ClientOptions| {
+        let (updates, mut ear) = Ear::new();
+        let _clients = follow(Some(from), false, options, updates);
+        ear.trouble().await.0
+    };
+    assert_eq!(trouble(PodsFrom::Kubelet, &options).await, PodSourceKind::Kubelet);
+    assert_eq!(trouble(PodsFrom::Api, &options).await, PodSourceKind::Api);
+    assert_eq!(trouble(PodsFrom::Cri, &options).await, PodSourceKind::Cri);
+    let loud = ClientOptions { name_absent: true, ..options.clone() };
+    assert_eq!(trouble(PodsFrom::Auto, &loud).await, PodSourceKind::Kubelet);
+    let mut given = options.clone();
+    given.kubelet.given = true;
+    assert_eq!(trouble(PodsFrom::Auto, &given).await, PodSourceKind::Kubelet);
+    let mut given = options.clone();
+    given.cri.given = true;
+    assert_eq!(trouble(PodsFrom::Auto, &given).await, PodSourceKind::Cri);
+    // It listens, and only the token is missing.
+    let mut listening = options.clone();
+    listening.kubelet.port = node.options.kubelet.port;
+    assert_eq!(trouble(PodsFrom::Auto, &listening).await, PodSourceKind::Kubelet);
+    // There is a token, as in a pod: it may lack the node's network.
+    let mut token = options;
+    token.kubelet.login = node.options.kubelet.login.clone();
+    assert_eq!(trouble(PodsFrom::Auto, &token).await, PodSourceKind::Kubelet);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::DEADLINE;
 use super::cri_server::{Answer, CriServer, container, runtime, sandbox, version, with_address};
 
 fn options(socket: PathBuf) -> CriOptions {
-    CriOptions { sockets: vec![socket], timeout: DEADLINE }
+    CriOptions { sockets: vec![socket], given: true, timeout: DEADLINE }
 }
 
 async fn trouble(handler: impl Fn(&str, &[u8]) -> Option<Answer> + Send + Sync + 'static) -> String {

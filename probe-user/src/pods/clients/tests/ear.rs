@@ -49,6 +49,7 @@ impl Ear {
     }
 
     /// The next trouble.
+    #[cfg(feature = "kube")]
     pub(super) async fn trouble(&mut self) -> (PodSourceKind, String) {
         self.until(|update| match update {
             PodUpdate::Trouble { source, reason } => Some((*source, reason.clone())),

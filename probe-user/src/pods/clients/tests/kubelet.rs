@@ -23,6 +23,7 @@ pub(super) fn options(server: &Server, ca: PathBuf) -> KubeletOptions {
         trust: Trust::These(vec![Pem::File(ca)]),
         login: Login::TokenFile(token),
         timeouts: PATIENT,
+        given: true,
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn pod(name: &str, ip: &str) -> Value {
     })
 }
 
+#[cfg(feature = "kube")]
 pub(super) fn service(name: &str, ip: &str) -> Value {
     json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "resourceVersion": "7"},
@@ -54,6 +55,7 @@ pub(super) fn pods(items: &[Value]) -> String {
 }
 
 /// One line of a watch.
+#[cfg(feature = "kube")]
 pub(super) fn event(kind: &str, mut object: Value, version: &str) -> String {
     object["metadata"]["resourceVersion"] = version.into();
     format!("{}\n", json!({"type": kind, "object": object}))
