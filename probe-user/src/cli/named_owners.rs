@@ -34,7 +34,7 @@ impl NamedOwners {
         let clock = Clock::sample();
         let session = {
             let _guard = runtime.enter();
-            args.start(netns, clock.now())?
+            args.start(netns, clock.now(), false)?
         };
         let (end, ended) = oneshot::channel();
         let work = move || {
