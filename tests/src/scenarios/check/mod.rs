@@ -16,7 +16,7 @@ use crate::expect;
 use crate::host::say;
 use crate::lab::{Lab, read, wait_until};
 use crate::node::{NODE, POD};
-use crate::process::run;
+use crate::process::{run, sysctl};
 use expected::expected_report;
 use node::{connects_in_time_wait, seeds_node, time_wait};
 
@@ -43,8 +43,10 @@ const OPTIONS: [&str; 4] = ["--node-port-range", "20000-40000", "--services", SE
 
 /// The whole report on the seed's node.
 pub(super) fn of_the_seeds_node(lab: &mut Lab) -> Result<()> {
-    seeds_node(lab)?;
+    // While there is no service yet, so that none of them collides.
+    sysctl(KEY, RESERVED)?;
     connects_in_time_wait()?;
+    seeds_node(lab)?;
     let (counts, report, status) = steady(lab)?;
     let own = counts.get(&NODE.parse()?).copied().unwrap_or_default();
     ensure!(own >= CONNECTS, "{own} sockets in TIME-WAIT are left of {CONNECTS}");
@@ -155,7 +157,8 @@ pub(super) fn disagreement_with_a_file(lab: &mut Lab) -> Result<()> {
 /// Connects made while `--measure` counts.
 pub(super) fn measures_connects(lab: &mut Lab) -> Result<()> {
     const MEASURED: u32 = 5;
-    lab.service(&format!("{NODE}:36704"), &[])?;
+    // Outside the local port range: no connect may collide here.
+    lab.service(&format!("{NODE}:31000"), &[])?;
     let begin = Instant::now();
     let mut child = Command::new("portclash")
         .args(["check", "-o", "json", "--measure", &format!("{MEASURED}s")])
