@@ -166,7 +166,7 @@ pub(super) fn measures_connects(lab: &mut Lab) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     let pid = child.id();
-    wait_until("check counts", Duration::from_secs(60), || {
+    wait_until("check counts", Duration::from_mins(1), || {
         ensure!(child.try_wait()?.is_none(), "check ended before it counted");
         Ok(sleeps(pid))
     })?;
