@@ -54,7 +54,7 @@ fn overlap(judged: &Judged<'_>, status: Status) -> Finding {
         _ => "",
     };
     let share = 100.0 * f64::from(open) / f64::from(range.ports().count());
-    let ports = |count: u32| if count == 1 { "1 port".to_owned() } else { format!("{count} ports") };
+    let ports = |count: u32| counted(count, "port", "ports");
     let range_text = format!("NodePort range {first}-{last}{assumed}");
     match (both, open) {
         (0, _) => Finding::new(
@@ -81,6 +81,10 @@ fn overlap(judged: &Judged<'_>, status: Status) -> Finding {
             ),
         ),
     }
+}
+
+fn counted(count: u32, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 fn ipvs(judged: &Judged<'_>) -> Vec<Finding> {
@@ -158,8 +162,8 @@ fn services(judged: &Judged<'_>, exposed: &Exposed) -> Vec<Finding> {
         all.push(Finding::new(
             Severity::Info,
             format!(
-                "{} more services have a port in the range, on addresses {why}: not counted",
-                exposed.elsewhere
+                "{} a port in the range, on addresses {why}: not counted",
+                counted(exposed.elsewhere, "more service has", "more services have")
             ),
         ));
     }
@@ -262,8 +266,9 @@ fn unreserved_listeners(judged: &Judged<'_>, traffic: &Traffic) -> Option<Findin
         Finding::new(
             Severity::Warning,
             format!(
-                "{count} ports that programs listen on are not reserved ({listed}{more}): while such a program restarts, a connect \
-                 can take its port. Reserve those that are fixed"
+                "{} not reserved ({listed}{more}): while such a program restarts, a connect can take its port. Reserve what \
+                 is fixed",
+                counted(count, "port that a program listens on is", "ports that programs listen on are")
             ),
         )
     })
@@ -318,7 +323,8 @@ fn kernel(judged: &Judged<'_>) -> Vec<Finding> {
         all.push(Finding::new(Severity::Info, search_text(release, judged.search)));
     }
     let same = judged.node.ephemeral.value;
-    if same.same_parity() && same.first != same.last {
+    // Of this node it is said with the file that sets the range.
+    if !judged.node.live && same.same_parity() && same.first != same.last {
         all.push(Finding::new(
             Severity::Info,
             "both ends of the local port range have the same parity: the kernel logs \"prefer different parity\", which \

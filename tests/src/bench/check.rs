@@ -39,6 +39,7 @@ pub(super) fn measure(rounds: u32, services: u32, say: impl Fn(&str)) -> Result<
     // Rates of every service are no part of this; before 5.17 the setting does not exist.
     let estimates = sysctl("net/ipv4/vs/run_estimation", "0").is_err();
     let load = load(services, &say)?;
+    say("comparing the answers");
     same_answer(services)?;
     let (mut ipvsadm, mut check) = (Vec::new(), Vec::new());
     for round in 1..=rounds {

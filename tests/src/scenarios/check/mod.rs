@@ -1,20 +1,24 @@
 //! `portclash check` on a node whose services are in the kernel: what it says, and whether its advice helps.
 
+mod expected;
+mod node;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::port_choice::{Chosen, RANGE, SEED, farm};
+use super::port_choice::{Chosen, SEED, farm};
 use crate::expect;
 use crate::host::say;
-use crate::lab::{Lab, read, restore, wait_until};
-use crate::netns;
-use crate::node::{BACKEND, CLUSTER_IP, NODE, POD};
+use crate::lab::{Lab, read, wait_until};
+use crate::node::{NODE, POD};
 use crate::process::{run, sysctl};
+use expected::expected_report;
+use node::{connects_in_time_wait, seeds_node, time_wait};
 
 /// Where node-local-dns listens, as in the seed's incident.
 const DNS: &str = "169.254.20.10";
@@ -39,8 +43,10 @@ const OPTIONS: [&str; 4] = ["--node-port-range", "20000-40000", "--services", SE
 
 /// The whole report on the seed's node.
 pub(super) fn of_the_seeds_node(lab: &mut Lab) -> Result<()> {
-    seeds_node(lab)?;
+    // While there is no service yet, so that none of them collides.
+    sysctl(KEY, RESERVED)?;
     connects_in_time_wait()?;
+    seeds_node(lab)?;
     let (counts, report, status) = steady(lab)?;
     let own = counts.get(&NODE.parse()?).copied().unwrap_or_default();
     ensure!(own >= CONNECTS, "{own} sockets in TIME-WAIT are left of {CONNECTS}");
@@ -130,8 +136,11 @@ pub(super) fn disagreement_with_a_file(lab: &mut Lab) -> Result<()> {
     let live = json!({"first": 32_768, "last": 60_999, "source": "the running kernel"});
     ensure!(ephemeral == Some(&live), "the range is {ephemeral:?}");
     for (severity, words) in [
-        ("error", ["ip_local_port_range", "quotes", "(/etc/sysctl.d/50-ports.conf:2)"]),
-        ("error", ["ip_local_reserved_ports", "EN DASH", "(/etc/sysctl.d/50-ports.conf:3)"]),
+        (
+            "error",
+            ["ip_local_port_range", "the quotes are part of the value", "(/etc/sysctl.d/50-ports.conf:2)"],
+        ),
+        ("error", ["ip_local_reserved_ports", "(U+2013), not a hyphen", "(/etc/sysctl.d/50-ports.conf:3)"]),
         ("warning", ["conn_reuse_mode is 1 here, but 0 in the kernel", "", "(/etc/sysctl.d/60-ipvs.conf:2)"]),
     ] {
         let findings = report.get("findings").and_then(Value::as_array).context("no findings")?;
@@ -148,7 +157,8 @@ pub(super) fn disagreement_with_a_file(lab: &mut Lab) -> Result<()> {
 /// Connects made while `--measure` counts.
 pub(super) fn measures_connects(lab: &mut Lab) -> Result<()> {
     const MEASURED: u32 = 5;
-    lab.service(&format!("{NODE}:36704"), &[])?;
+    // Outside the local port range: no connect may collide here.
+    lab.service(&format!("{NODE}:31000"), &[])?;
     let begin = Instant::now();
     let mut child = Command::new("portclash")
         .args(["check", "-o", "json", "--measure", &format!("{MEASURED}s")])
@@ -192,111 +202,6 @@ fn sleeps(pid: u32) -> bool {
     call.starts_with("35 ") || call.starts_with("230 ")
 }
 
-/// The seed's settings and services, on its two addresses; besides, a ClusterIP, a UDP service and a program that listens.
-fn seeds_node(lab: &mut Lab) -> Result<()> {
-    sysctl("net/ipv4/ip_local_port_range", RANGE)?;
-    sysctl(KEY, RESERVED)?;
-    lab.address(DNS)?;
-    let mut rules = format!("-A -t {CLUSTER_IP}:8443 -s rr\n-A -u {NODE}:30053 -s rr\n");
-    for port in SEED {
-        for address in [NODE, DNS] {
-            rules += &format!("-A -t {address}:{port} -s rr\n-a -t {address}:{port} -r {BACKEND}:8443 -m\n");
-        }
-    }
-    restore(&rules)?;
-    lab.serve("node", LISTENER)?;
-    lab.file(SERVICES_FILE, &services().to_string())
-}
-
-/// As `kubectl get svc -A -o json` lists them.
-fn services() -> Value {
-    let service = |name: &str, kind: &str, ip: &str, ports: &[(&str, u16, u16)], health: Option<u16>| {
-        let ports = ports.iter().map(|(name, port, node_port)| {
-            json!({"name": name, "port": port, "protocol": "TCP", "targetPort": port, "nodePort": node_port})
-        });
-        let mut spec =
-            json!({"type": kind, "clusterIP": ip, "clusterIPs": [ip], "ports": ports.collect::<Vec<_>>()});
-        if let (Some(health), Some(spec)) = (health, spec.as_object_mut()) {
-            spec.insert("externalTrafficPolicy".to_owned(), json!("Local"));
-            spec.insert("healthCheckNodePort".to_owned(), json!(health));
-        }
-        json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": "kube-system"},
-            "spec": spec,
-        })
-    };
-    json!({
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            service("kubernetes-dashboard", "NodePort", "10.23.254.52", &[("https", 443, 36_704)], None),
-            service(
-                "traefik-ingress",
-                "LoadBalancer",
-                "10.23.192.176",
-                &[("web", 80, 32_080), ("websecure", 443, 32_443)],
-                Some(HEALTH_CHECK),
-            ),
-        ],
-    })
-}
-
-fn name_of(port: u16) -> Option<&'static str> {
-    match port {
-        36_704 => Some("kube-system/kubernetes-dashboard:https"),
-        32_080 => Some("kube-system/traefik-ingress:web"),
-        32_443 => Some("kube-system/traefik-ingress:websecure"),
-        _ => None,
-    }
-}
-
-/// Connects that this side closes first.
-fn connects_in_time_wait() -> Result<()> {
-    let before = time_wait()?.values().sum::<u32>();
-    for _ in 0..CONNECTS {
-        TcpStream::connect((POD, 80))?;
-    }
-    wait_until("the connects are in TIME-WAIT", Duration::from_secs(20), || {
-        Ok(time_wait()?.values().sum::<u32>() >= before + CONNECTS)
-    })
-}
-
-/// Sockets in TIME-WAIT by local address, counted here: on a port of the range that is neither reserved nor the
-/// listener's.
-fn time_wait() -> Result<BTreeMap<IpAddr, u32>> {
-    const TIME_WAIT: &str = "06";
-    let mut counts = BTreeMap::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in std::fs::read_to_string(file)?.lines().skip(1) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(state)) = (words.get(1), words.get(3)) else { continue };
-            let (ip, port) = local.split_once(':').context("a socket without a port")?;
-            let port = u16::from_str_radix(port, 16)?;
-            let reserved = port == 10_250 || (50_000..=50_010).contains(&port) || port == LISTENER;
-            if *state == TIME_WAIT && (1024..=65_000).contains(&port) && !reserved {
-                *counts.entry(address(ip)?).or_default() += 1;
-            }
-        }
-    }
-    Ok(counts)
-}
-
-/// An address as /proc/net/tcp has it: words of 32 bits, each as a number of this machine.
-fn address(text: &str) -> Result<IpAddr> {
-    let word = |from: usize| -> Result<[u8; 4]> {
-        let digits = text.get(from..from + 8).context("a short address")?;
-        Ok(u32::from_str_radix(digits, 16)?.to_ne_bytes())
-    };
-    if text.len() == 8 {
-        return Ok(Ipv4Addr::from(word(0)?).into());
-    }
-    let words = [word(0)?, word(8)?, word(16)?, word(24)?].concat();
-    let bytes: [u8; 16] = words.try_into().ok().context("an address of another length")?;
-    Ok(IpAddr::from(bytes).to_canonical())
-}
-
 /// A report that was made while the sockets did not change, and their counts.
 fn steady(lab: &mut Lab) -> Result<(BTreeMap<IpAddr, u32>, Value, Option<i32>)> {
     let mut found = None;
@@ -317,78 +222,4 @@ fn check(lab: &mut Lab, options: &[&str]) -> Result<(Value, Option<i32>)> {
         .with_context(|| format!("portclash check said {errors} and ended with {}", output.status))?;
     lab.note("portclash check", &format!("{report:#}"));
     Ok((report, output.status.code()))
-}
-
-/// A number that was computed another way.
-fn near(value: f64) -> Value {
-    json!({"<between>": [value * (1.0 - 1e-9), value * (1.0 + 1e-9)]})
-}
-
-fn expected_report(counts: &BTreeMap<IpAddr, u32>) -> Result<Value> {
-    let netns = netns::inode("node")?;
-    let chance = 7.0 / f64::from(STARTS);
-    let per_second = f64::from(counts.values().sum::<u32>()) / 60.0;
-    let exposed = [NODE.parse::<IpAddr>()?, DNS.parse()?];
-    let at_risk: u32 = exposed.iter().filter_map(|ip| counts.get(ip)).sum();
-    let per_hour = f64::from(at_risk) / 60.0 * chance * 3600.0;
-    let ports = SEED.map(|port| {
-        json!({
-            "port": port,
-            "addresses": [NODE, DNS],
-            "services": name_of(port).into_iter().collect::<Vec<_>>(),
-            "hit_by_connect": port % 2 == 0,
-        })
-    });
-    let mut addresses: Vec<IpAddr> = exposed.iter().chain(counts.keys()).copied().collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let sources = addresses.iter().map(|ip| {
-        let carries = exposed.contains(ip);
-        json!({
-            "address": ip,
-            "exposed_count": if carries { 18 } else { 0 },
-            "reachable_count": if carries { 7 } else { 0 },
-            "assumed_like": null,
-            "chance_per_connect": near(if carries { chance } else { 0.0 }),
-            "connects_per_second": near(f64::from(counts.get(ip).copied().unwrap_or_default()) / 60.0),
-        })
-    });
-    Ok(json!({
-        "schema": "portclash.check/v1",
-        "node": format!("this node, network namespace {netns} (pid 1)"),
-        "status": "fail",
-        "ephemeral": {"first": 1024, "last": 65_000, "source": "the running kernel"},
-        "reserved": ["10250", "50000-50010"],
-        "reserved_source": "the running kernel",
-        "ipvs_in_use": true,
-        "services_tcp": 37,
-        "exposed_ports": ports,
-        "exposed_count": 18,
-        "reachable_count": 7,
-        "node_port_range": {"first": 20_000, "last": 40_000, "source": "--node-port-range"},
-        "overlap_count": 20_001,
-        "overlap_unreserved": 20_001,
-        "chance_per_connect": near(chance),
-        "starting_points": STARTS,
-        "chances": {
-            "connect": near(chance),
-            "bind_zero": near(11.0 / f64::from(STARTS)),
-            "bind_zero_reuseaddr": near(11.0 / f64::from(STARTS)),
-            "ip_local_port_range_option": near(18.0 / f64::from(STARTS)),
-        },
-        "sources": sources.collect::<Vec<_>>(),
-        "connects_per_second": near(per_second),
-        "rate_source": "TIME-WAIT",
-        "expected_failures_per_hour": near(per_hour),
-        "expected_failures_range": {
-            "low": {"<between>": [per_hour / 3.0, per_hour]},
-            "high": {"<between>": [per_hour, per_hour * 3.0]},
-        },
-        "seconds_to_first": near(3600.0 / per_hour),
-        "port_search": "per_destination",
-        "to_reserve": ["20000-40000"],
-        "advice": [],
-        "findings": [],
-        "incomplete": [],
-    }))
 }
