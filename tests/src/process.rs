@@ -38,7 +38,8 @@ pub fn run_with_input(line: &str, input: &str) -> Result<String> {
 /// Writes a kernel setting, named by its path below /proc/sys.
 pub fn sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/{name}");
-    std::fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
+    // Without the line end, an empty value would be no write at all, and the old one would stay.
+    std::fs::write(&path, format!("{value}\n")).with_context(|| format!("cannot write {value} to {path}"))
 }
 
 /// Runs a command and shows its output (standard error as well) as it comes, each line also to

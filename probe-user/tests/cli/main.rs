@@ -101,7 +101,9 @@ fn without_privileges_the_missing_ones_are_named() {
     // Where the build put it, nobody else may reach it.
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("portclash");
-    fs::copy(env!("CARGO_BIN_EXE_portclash"), &program).unwrap();
+    // Not copied by this process: a child of another test's could hold the file open for writing (ETXTBSY).
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_portclash")).arg(&program).status().unwrap();
+    assert!(copied.success());
     for path in [folder.path(), &program] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
