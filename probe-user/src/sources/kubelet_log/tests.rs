@@ -135,6 +135,11 @@ async fn no_log_and_a_wrong_one() {
     assert!(error.contains("missing") && error.contains("--kubelet-log"), "{error}");
 }
 
+/// Copies a program. This process must not write it: a child of another test's could hold the file open (ETXTBSY).
+fn copy_program(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg("-p").args([from, to]).status().unwrap().success());
+}
+
 /// A journalctl of our own, in a root of its own.
 fn fake_journalctl(script: &str) -> Option<tempfile::TempDir> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists())?;
@@ -145,14 +150,15 @@ fn fake_journalctl(script: &str) -> Option<tempfile::TempDir> {
     for folder in ["bin", "usr/bin"] {
         fs::create_dir_all(root.path().join(folder)).unwrap();
     }
-    fs::copy(busybox, root.path().join("bin/sh")).unwrap();
+    copy_program(Path::new(busybox), &root.path().join("bin/sh"));
     // A busybox that needs libraries does not run there.
     let shell =
         std::process::Command::new("chroot").arg(root.path()).args(["/bin/sh", "-c", "exit 0"]).status();
     shell.ok().filter(std::process::ExitStatus::success)?;
-    let program = root.path().join("usr/bin/journalctl");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let draft = root.path().join("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&draft, &root.path().join("usr/bin/journalctl"));
     Some(root)
 }
 
