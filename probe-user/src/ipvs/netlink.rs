@@ -81,6 +81,40 @@ pub fn read_table() -> Result<NetlinkTable, NetlinkError> {
     Ok(NetlinkTable { table, note })
 }
 
+/// Reads the services without their backends. The kernel does not say whether the table changed between two pieces of
+/// its answer (`ip_vs_genl_dump_services` keeps no sequence), so they are read until two reads agree. See
+/// [`read_table`] for the rest.
+pub fn read_services() -> Result<NetlinkTable, NetlinkError> {
+    let mut connection = Connection::open()?;
+    let family = connection.family("IPVS")?;
+    let mut last = connection.services(family)?.finish();
+    for _ in 1..TRIES {
+        let next = connection.services(family)?.finish();
+        if next == last {
+            return Ok(NetlinkTable { table: next, note: None });
+        }
+        last = next;
+    }
+    let note = format!("the table changed between {TRIES} reads in a row; the last one is shown");
+    Ok(NetlinkTable { table: last, note: Some(note) })
+}
+
+/// Services as one dump gave them, and what could not be read of it.
+struct Services {
+    table: ServiceTable,
+    log: RowLog,
+    /// Number of the last message.
+    number: usize,
+    interrupted: bool,
+}
+
+impl Services {
+    fn finish(mut self) -> ServiceTable {
+        self.table.unreadable = self.log.finish();
+        self.table
+    }
+}
+
 /// The messages that answer one dump.
 struct Dump {
     messages: Vec<Raw>,
@@ -128,11 +162,10 @@ impl Connection {
         })
     }
 
-    fn table(&mut self, family: u16) -> Result<(ServiceTable, bool), NetlinkError> {
+    fn services(&mut self, family: u16) -> Result<Services, NetlinkError> {
         let mut table = ServiceTable::default();
         let mut log = RowLog::default();
         let services = self.dump(family, GET_SERVICE, Vec::new(), "reading the services")?;
-        let mut interrupted = services.interrupted;
         let mut number = 0;
         for message in &services.messages {
             number += 1;
@@ -146,6 +179,11 @@ impl Connection {
             }
         }
         services.broken.into_iter().for_each(|reason| log.push(number, b"", reason));
+        Ok(Services { table, log, number, interrupted: services.interrupted })
+    }
+
+    fn table(&mut self, family: u16) -> Result<(ServiceTable, bool), NetlinkError> {
+        let Services { mut table, mut log, mut number, mut interrupted } = self.services(family)?;
         for service in table.services.values_mut() {
             let backends = self.backends(family, service.id)?;
             interrupted |= backends.interrupted;

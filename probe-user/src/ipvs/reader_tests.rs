@@ -38,6 +38,21 @@ fn a_missing_file_means_that_ipvs_is_not_in_use() {
 }
 
 #[test]
+fn services_alone_come_by_netlink_where_ipvs_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = read_node_services(dir.path(), not_called).unwrap_err();
+    assert!(matches!(error, ReadError::NotLoaded(_)), "{error}");
+    // What the file holds plays no part.
+    std::fs::write(dir.path().join("ip_vs"), "").unwrap();
+    let read = || Ok(NetlinkTable { table: table(1), note: None });
+    let (found, source) = read_node_services(dir.path(), read).unwrap().unwrap();
+    assert_eq!(found, table(1));
+    assert_eq!(source.way, Way::Netlink { because: "the services alone".to_owned() });
+    let failed = || Err(NetlinkError::FamilyMissing("IPVS".to_owned()));
+    assert_eq!(read_node_services(dir.path(), failed).unwrap(), None);
+}
+
+#[test]
 fn a_masked_file_is_read_by_netlink() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ip_vs"), "").unwrap();

@@ -106,7 +106,7 @@ fn read_table(spec: &NetnsSpec, findings: &mut Vec<Finding>, incomplete: &mut Ve
         incomplete.push(format!("service table: {error}"));
         Ipvs::Unknown(error.to_string())
     };
-    match table::read_once(spec) {
+    match table::read_services_once(spec) {
         Ok(Ok((table, source))) => {
             incomplete.extend(unreadable("the IPVS table", &table.unreadable));
             findings.extend(source.note.map(|note| Finding::new(Severity::Info, note)));
