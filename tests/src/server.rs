@@ -1,6 +1,6 @@
 //! Small TCP servers in a namespace.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
@@ -30,8 +30,14 @@ impl Server {
         let accepting = listener.try_clone()?;
         // A listener keeps the namespace it was made in, whatever thread accepts.
         let thread = std::thread::spawn(move || {
-            while let Ok((stream, _)) = accepting.accept() {
-                std::thread::spawn(move || answer(stream));
+            loop {
+                match accepting.accept() {
+                    Ok((stream, _)) => drop(std::thread::spawn(move || answer(stream))),
+                    // The listener was shut down.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => break,
+                    // Too many files are open at this moment, or a client was gone before it was accepted.
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
             }
         });
         Ok(Self { listener, thread: Some(thread) })
