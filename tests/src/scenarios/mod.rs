@@ -92,6 +92,8 @@ pub const ALL: &[Scenario] = &[
     scenario("ports_none_left_kprobe", counts::none_left_kprobe),
     scenario("ports_none_left_stable", counts::none_left_stable),
     scenario("ports_none_left_v4_mapped", counts::none_left_v4_mapped),
+    // Before those whose collisions leave connections of IPVS behind.
+    scenario("check_measures_connects", check::measures_connects),
     scenario("port_choice_seed_connect", port_choice::seed_connect),
     scenario("port_choice_seed_bind", port_choice::seed_bind),
     scenario("port_choice_many_connect", port_choice::many_connect),
@@ -101,7 +103,6 @@ pub const ALL: &[Scenario] = &[
     scenario("check_of_the_seeds_node", check::of_the_seeds_node),
     scenario("check_fix_script_ends_the_exposure", check::fix_script_ends_the_exposure),
     scenario("check_disagreement_with_a_file", check::disagreement_with_a_file),
-    scenario("check_measures_connects", check::measures_connects),
 ];
 
 /// The scenarios with containerd's pods and cgroups of version 2, in the order in which they run.
