@@ -40,6 +40,10 @@ impl Lab {
     /// The node as a scenario finds it that makes pods by a container runtime.
     pub fn without_pods() -> Result<Self> {
         ipvsadm("-C")?;
+        // What is tracked of a collision leads replies to that port astray for two minutes, with the service gone.
+        for family in ["ipv4", "ipv6"] {
+            run(&format!("conntrack -f {family} -F"))?;
+        }
         for (name, value) in [
             ("net/ipv4/vs/conn_reuse_mode", "0"),
             ("net/ipv4/vs/sloppy_tcp", "0"),

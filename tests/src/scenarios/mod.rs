@@ -92,7 +92,6 @@ pub const ALL: &[Scenario] = &[
     scenario("ports_none_left_kprobe", counts::none_left_kprobe),
     scenario("ports_none_left_stable", counts::none_left_stable),
     scenario("ports_none_left_v4_mapped", counts::none_left_v4_mapped),
-    // Before those whose collisions leave connections of IPVS behind.
     scenario("check_measures_connects", check::measures_connects),
     scenario("port_choice_seed_connect", port_choice::seed_connect),
     scenario("port_choice_seed_bind", port_choice::seed_bind),

@@ -16,7 +16,7 @@ const PROGRAMS: &[(&str, bool)] = &[
     ("ipvsadm", true),
     ("tcpdump", false),
     ("nft", false),
-    ("conntrack", false),
+    ("conntrack", true),
     ("ss", false),
     ("bpftool", false),
 ];
