@@ -40,7 +40,7 @@ impl Lab {
     /// The node as a scenario finds it that makes pods by a container runtime.
     pub fn without_pods() -> Result<Self> {
         ipvsadm("-C")?;
-        // What is tracked of a collision leads replies to that port astray for two minutes, with the service gone.
+        // A tracked collision outlives its service, and so would the translation of what comes to its port.
         for family in ["ipv4", "ipv6"] {
             run(&format!("conntrack -f {family} -F"))?;
         }

@@ -24,6 +24,14 @@ pub const CLUSTER_IP: &str = "10.96.0.10";
 /// Pods: name of the namespace, IPv4, IPv6.
 const PODS: &[(&str, &str, &str)] = &[("pod", POD, POD6), ("backend", BACKEND, BACKEND6)];
 
+/// What kube-proxy sets in IPVS mode; it is gone when the module is loaded anew. Without the first, IPVS drops for a
+/// minute what comes to the port of a collision whose service is gone.
+pub const KUBE_PROXY_SETTINGS: &[(&str, &str)] = &[
+    ("net/ipv4/vs/expire_nodest_conn", "1"),
+    ("net/ipv4/vs/expire_quiescent_template", "1"),
+    ("net/ipv4/vs/conntrack", "1"),
+];
+
 /// Sets the whole node up. Services and servers are a scenario's business.
 pub fn set_up() -> Result<()> {
     set_up_without_pods()?;
@@ -37,11 +45,10 @@ pub fn set_up_without_pods() -> Result<()> {
         ("net/ipv6/conf/all/forwarding", "1"),
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
-        // What kube-proxy sets in IPVS mode.
-        ("net/ipv4/vs/conntrack", "1"),
-        ("net/ipv4/vs/expire_nodest_conn", "1"),
-        ("net/ipv4/vs/expire_quiescent_template", "1"),
-    ] {
+    ]
+    .iter()
+    .chain(KUBE_PROXY_SETTINGS)
+    {
         sysctl(name, value)?;
     }
     ip(&format!(

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::expected::{Addresses, Collision, advice_to_reserve, timed_out};
 use crate::guest::load_module;
 use crate::lab::{Lab, assert_incidents, probe, restore};
-use crate::node::{NODE, ip_in, ipvsadm};
+use crate::node::{KUBE_PROXY_SETTINGS, NODE, ip_in, ipvsadm};
 use crate::process::{run, sysctl};
 
 /// Longer than the tracer's default interval of polling (1 s).
@@ -146,6 +146,6 @@ fn unload() -> Result<()> {
 fn load() -> Result<()> {
     ["ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh"].into_iter().try_for_each(load_module)?;
     // Settings of the module's namespace part start anew.
-    sysctl("net/ipv4/vs/conntrack", "1")?;
+    KUBE_PROXY_SETTINGS.iter().try_for_each(|(name, value)| sysctl(name, value))?;
     sysctl("net/ipv4/vs/conn_reuse_mode", "0")
 }
