@@ -1,6 +1,8 @@
 //! User side of portclash: sources yield [`observation::Observation`]s, [`diagnosis`] turns them into incidents,
 //! [`report`] renders those.
 
+pub mod analysis;
+pub mod capture;
 pub mod cli;
 pub mod diagnosis;
 pub mod doctor;

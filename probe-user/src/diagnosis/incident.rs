@@ -243,7 +243,7 @@ pub struct Incident {
 }
 
 /// `portclash.summary/v1`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Summary {
     /// `portclash.summary/v1`
     pub schema: &'static str,

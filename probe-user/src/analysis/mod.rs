@@ -1,0 +1,3 @@
+//! After the fact: from captures, dumps, lists and logs to incidents, through the same diagnosis as live tracing.
+
+pub mod model;

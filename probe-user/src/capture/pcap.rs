@@ -1,0 +1,104 @@
+//! pcap: a header, then records of a time, two lengths and the bytes (pcap-savefile(5)).
+
+use std::io::Read;
+
+use super::link::LinkType;
+use super::window::{MAX_PIECE, Window};
+use super::{Account, Frame, Interface};
+use crate::observation::Nanos;
+
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+
+/// Byte order and time unit, as the magic number tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    big_endian: bool,
+    /// Nanoseconds per unit of the second time field.
+    unit: i64,
+}
+
+impl Order {
+    /// Of the first four bytes of a file; `None` if they are no pcap magic number.
+    pub(super) fn of(magic: [u8; 4]) -> Option<Self> {
+        let (big_endian, unit) = match magic {
+            [0xd4, 0xc3, 0xb2, 0xa1] => (false, 1000),
+            [0xa1, 0xb2, 0xc3, 0xd4] => (true, 1000),
+            [0x4d, 0x3c, 0xb2, 0xa1] => (false, 1),
+            [0xa1, 0xb2, 0x3c, 0x4d] => (true, 1),
+            _ => return None,
+        };
+        Some(Self { big_endian, unit })
+    }
+
+    fn word(self, bytes: &[u8], at: usize) -> u32 {
+        let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).unwrap_or_default();
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+}
+
+/// Reads every record. Errors after the header end the reading with a note: what came before is good.
+pub(super) fn read<R: Read>(window: &mut Window<R>, account: &mut Account, sink: &mut dyn FnMut(Frame<'_>)) {
+    let header = match window.want(FILE_HEADER) {
+        Ok(bytes) if bytes.len() >= FILE_HEADER => bytes,
+        Ok(_) => return account.cut("the file ends within its header".to_owned()),
+        Err(error) => return account.cut(format!("reading failed within the header: {error}")),
+    };
+    let Some(order) = header.first_chunk::<4>().and_then(|magic| Order::of(*magic)) else { return };
+    // The upper bits say whether frames end with a checksum, and are no part of the type.
+    let link = LinkType(order.word(header, 20) & 0x03ff_ffff);
+    account.interfaces.push(Interface { link, name: None, dropped: None });
+    window.advance(FILE_HEADER);
+    while record(window, account, order, link, sink) {}
+}
+
+/// Reads one record; false at the end.
+fn record<R: Read>(
+    window: &mut Window<R>,
+    account: &mut Account,
+    order: Order,
+    link: LinkType,
+    sink: &mut dyn FnMut(Frame<'_>),
+) -> bool {
+    let offset = window.offset();
+    let header = match window.want(RECORD_HEADER) {
+        Ok([]) => return false,
+        Ok(bytes) if bytes.len() >= RECORD_HEADER => bytes,
+        Ok(_) => return stop(account, format!("the file ends within the record at byte {offset}")),
+        Err(error) => return stop(account, format!("reading failed at byte {offset}: {error}")),
+    };
+    let [seconds, fraction, captured, original] = [0, 4, 8, 12].map(|at| order.word(header, at));
+    let length = captured as usize;
+    if length > MAX_PIECE {
+        let text =
+            format!("the record at byte {offset} claims {captured} bytes: the file is damaged from there on");
+        account.damaged += 1;
+        return stop(account, text);
+    }
+    let bytes = match window.want(RECORD_HEADER + length) {
+        Ok(bytes) => bytes.get(RECORD_HEADER..RECORD_HEADER + length),
+        Err(error) => return stop(account, format!("reading failed at byte {offset}: {error}")),
+    };
+    let Some(bytes) = bytes else {
+        return stop(account, format!("the file ends within the record at byte {offset}"));
+    };
+    if captured > original {
+        account.damage(format!(
+            "the record at byte {offset} has {captured} bytes of a packet of {original}: taken as it is"
+        ));
+    }
+    let at = time(seconds, fraction, order.unit);
+    account.frames += 1;
+    sink(Frame { at: Some(at), interface: 0, link, bytes, original, offset });
+    window.advance(RECORD_HEADER + length);
+    true
+}
+
+fn stop(account: &mut Account, text: String) -> bool {
+    account.cut(text);
+    false
+}
+
+fn time(seconds: u32, fraction: u32, unit: i64) -> Nanos {
+    i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit
+}
