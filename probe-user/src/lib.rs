@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod exposure;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod handshakes;
 pub mod ipvs;
 pub mod kernel;
 pub mod kubelet_log;

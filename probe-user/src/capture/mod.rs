@@ -5,6 +5,7 @@
 //! a block that is damaged. Reading is streaming: memory does not grow with the file.
 
 mod decompress;
+mod glance;
 mod link;
 mod packet;
 mod pcap;
@@ -14,6 +15,7 @@ mod window;
 use std::io::Read;
 
 pub use decompress::{Compression, plain};
+pub use glance::{Glance, glance};
 pub use link::LinkType;
 pub use packet::{Decoded, Flags, Segment, Undecoded, Unreachable, decode};
 

@@ -240,15 +240,15 @@ pub(super) fn probe(probe: &Probe) -> String {
         Confidence::Possible => " (possible)",
     };
     let target = probe.target.as_deref().map_or_else(String::new, |target| format!(" to {}", escape(target)));
+    let period = probe.period_s.map_or_else(String::new, |seconds| format!(", every {seconds} s"));
+    let timeout = probe.timeout_s.map_or_else(String::new, |seconds| format!(", timeout {seconds} s"));
     format!(
-        "{} probe of {}/{}, container {}: {}{target}, every {} s, timeout {} s{sure}",
+        "{} probe of {}/{}, container {}: {}{target}{period}{timeout}{sure}",
         escape(&probe.r#type),
         escape(&probe.pod.namespace),
         escape(&probe.pod.name),
         escape(&probe.container),
         escape(&probe.handler),
-        probe.period_s,
-        probe.timeout_s
     )
 }
 

@@ -1,0 +1,159 @@
+//! Tables and logs beside or without a capture.
+
+use std::sync::Arc;
+
+use super::make::{Input, MS, START, analyse, table, with_table};
+use super::verdicts::{POD, judged, only};
+use crate::analysis::material::{Connections, FromInput, Material};
+use crate::analysis::tracked::Tracked;
+use crate::diagnosis::incident::{Confidence, Outcome, Verdict};
+use crate::ipvs::{Content, parse_services};
+use crate::kubelet_log::{FailureClass, ProbeFailure};
+use crate::kubernetes::pod::ProbeType;
+
+fn rows(text: &str) -> FromInput<Connections> {
+    let text = format!(
+        "IPVS connection entries\npro expire state       source             virtual            destination\n{text}\n"
+    );
+    let Content::Connections(read) = parse_services(text.as_bytes()).unwrap().content else {
+        panic!("{text}")
+    };
+    assert_eq!(read.unreadable, []);
+    FromInput { input: Arc::from("lnc.txt"), value: Connections { rows: read.rows, at: Some(START) } }
+}
+
+fn failure(at_ms: i64) -> ProbeFailure {
+    ProbeFailure {
+        at: Some(START + at_ms * MS),
+        kind: Some(ProbeType::Readiness),
+        namespace: Some("default".to_owned()),
+        name: Some("nginx-0".to_owned()),
+        uid: None,
+        container: Some("nginx".to_owned()),
+        target: Some("10.23.77.138:80".parse().unwrap()),
+        source: None,
+        class: FailureClass::Timeout,
+        timeout_ns: None,
+        text: "Get \"http://10.23.77.138:80/\": context deadline exceeded".to_owned(),
+        file: Arc::from("kubelet.log"),
+        line: Some(7),
+    }
+}
+
+#[test]
+fn a_row_of_the_connection_table_proves_the_hijack() {
+    let row = rows("TCP 00:59  SYN_RECV    10.23.77.138:80 10.23.77.129:36704 10.23.77.139:8443");
+    let material = Material { connections: vec![row], ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Hijacked, Confidence::Proven));
+    let without_packets = analyse(&material, &[]);
+    let incident = only(&without_packets);
+    assert_eq!(incident.verdict, Verdict::Collision);
+    assert_eq!(incident.connection.isn, None);
+    assert_eq!(incident.hijack.as_ref().unwrap().backend, "10.23.77.139:8443");
+}
+
+/// kubernetes/kubernetes#85422: a process of the node that uses a cluster IP as its source is a client like any other.
+#[test]
+fn a_row_of_an_ordinary_client_is_no_incident() {
+    let row = rows("TCP 00:50  SYN_RECV    10.254.0.1:56808 10.254.0.1:443 10.111.32.241:6443");
+    let material = Material { connections: vec![row], ..with_table() };
+    assert!(analyse(&material, &[]).incidents.is_empty());
+}
+
+/// kubernetes/kubernetes#81775
+#[test]
+fn what_ipvs_still_remembers_makes_a_delay_likely() {
+    let row = rows("TCP 01:58  TIME_WAIT   10.23.77.140:51000 10.23.254.52:443 10.23.77.139:8443");
+    let material = Material { connections: vec![row], ..with_table() };
+    let text = "
+        0    0 10.23.77.140:51000 > 10.23.254.52:443 SYN 100
+        1000 0 10.23.77.140:51000 > 10.23.254.52:443 SYN 100
+        1000 0 10.23.254.52:443 > 10.23.77.140:51000 SYN-ACK 500 101
+        1000 0 10.23.77.140:51000 > 10.23.254.52:443 ACK 101 501
+    ";
+    let analysis = analyse(&material, &[Input("a", 0, text)]);
+    assert_eq!(judged(&analysis), (Verdict::ReuseDelay, Outcome::Survived, Confidence::Likely));
+}
+
+/// cilium/cilium#16827
+#[test]
+fn conntrack_tells_which_port_masquerading_chose() {
+    let tracked = Tracked {
+        source: "10.23.77.140:51000".parse().unwrap(),
+        destination: "198.51.100.10:80".parse().unwrap(),
+        reply_source: "198.51.100.10:80".parse().unwrap(),
+        reply_destination: "10.23.77.129:36704".parse().unwrap(),
+        unreplied: true,
+        state: Some("SYN_SENT".to_owned()),
+        at: Some(START),
+    };
+    let input = Arc::from("conntrack.txt");
+    let material = Material { tracked: vec![FromInput { input, value: tracked }], ..with_table() };
+    let analysis = analyse(&material, &[]);
+    assert_eq!(only(&analysis).verdict, Verdict::CollisionSnat);
+}
+
+#[test]
+fn a_kubelets_line_is_joined_names_the_probe_and_tells_that_it_failed() {
+    let material = Material { failures: vec![failure(2001)], has_kubelet_log: true, ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Failed, Confidence::Likely));
+    let probe = only(&analysis).probe.as_ref().unwrap();
+    assert_eq!((probe.r#type.as_str(), probe.pod.name.as_str()), ("readiness", "nginx-0"));
+    assert_eq!((probe.handler.as_str(), probe.period_s), ("httpGet", None));
+}
+
+#[test]
+fn a_log_in_local_time_is_set_right_by_whole_zones_only() {
+    let eight_hours = 8 * 3600 * 1000;
+    let material =
+        Material { failures: vec![failure(eight_hours + 2001)], has_kubelet_log: true, ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(only(&analysis).log_lines.len(), 1);
+    assert!(analysis.clocks[0].contains("kubelet.log is 8:00 h ahead"), "{:?}", analysis.clocks);
+    let material =
+        Material { failures: vec![failure(eight_hours + 500_000)], has_kubelet_log: true, ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert!(only(&analysis).log_lines.is_empty());
+    assert_eq!(analysis.summary.probe_failures_elsewhere, Some(1));
+}
+
+/// midbai.com, "many pod probes failing after upgrading Kubernetes": the probe's text alone says nothing of ports.
+#[test]
+fn a_failed_probe_alone_is_no_collision() {
+    let material = Material { failures: vec![failure(2001)], has_kubelet_log: true, ..with_table() };
+    let analysis = analyse(&material, &[]);
+    assert!(analysis.incidents.is_empty());
+    assert_eq!(analysis.summary.probe_failures_elsewhere, Some(1));
+}
+
+/// The kubelet says EADDRNOTAVAIL itself.
+#[test]
+fn a_probe_without_a_source_port_is_exhaustion() {
+    let failure = ProbeFailure { class: FailureClass::OutOfPorts, ..failure(0) };
+    let material = Material { failures: vec![failure], has_kubelet_log: true, ..with_table() };
+    assert_eq!(only(&analyse(&material, &[])).verdict, Verdict::Exhaustion);
+}
+
+#[test]
+fn the_node_port_of_a_service_makes_up_for_a_table_that_was_cut() {
+    let list = "NAMESPACE NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE\n\
+                kube-system dashboard NodePort 10.23.254.52 <none> 443:36704/TCP 2y\n";
+    let services = crate::kubernetes::parse_services(list.as_bytes()).unwrap().items;
+    let other = "TCP  169.254.20.10:36704 rr\n";
+    let mut cut = table(other);
+    cut.value.1 = Some("it was cut".to_owned());
+    let material = Material { tables: vec![cut], services: services.clone(), ..Material::default() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Pending, Confidence::Likely));
+    let service = only(&analysis).service.as_ref().unwrap();
+    assert_eq!(service.name.as_deref(), Some("kube-system/dashboard:443"));
+    assert_eq!(service.kind.as_deref(), Some("NodePort"));
+    let said = &only(&analysis).evidence;
+    assert!(said.iter().any(|evidence| evidence.text.contains("it was cut")), "{said:#?}");
+    // A whole table that lacks the address says no (kubernetes/kubernetes#132068).
+    let material = Material { tables: vec![table(other)], services, ..Material::default() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(only(&analysis).verdict, Verdict::OtherReset);
+}
