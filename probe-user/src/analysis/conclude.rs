@@ -51,10 +51,9 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
     incidents.extend(listeners::conflicts(material, &coverage));
     incidents.sort_by(|one, other| (&one.started_at, &one.id).cmp(&(&other.started_at, &other.id)));
     let mut summary = summary(&diagnosis, material, packets);
-    for incident in &incidents {
-        if incident.verdict == Verdict::ListenConflict {
-            *summary.verdicts.entry(incident.verdict).or_default() += 1;
-        }
+    let conflicts = incidents.iter().filter(|incident| incident.verdict == Verdict::ListenConflict).count();
+    if conflicts > 0 {
+        summary.verdicts.insert(Verdict::ListenConflict, u64::try_from(conflicts).unwrap_or(u64::MAX));
     }
     let left_out = incidents.len().saturating_sub(MAX_INCIDENTS);
     incidents.truncate(MAX_INCIDENTS);

@@ -37,9 +37,8 @@ pub(super) fn gather(material: &Material, packets: &Packets, coverage: &Coverage
     }
     let told = gathered.packets(packets, coverage);
     for table in &material.connections {
-        let at = table.value.at.unwrap_or_default();
-        for row in table.value.rows.iter().take(MAX_ROWS) {
-            gathered.row(row, (&table.input, at), &told, coverage);
+        for row in table.value.iter().take(MAX_ROWS) {
+            gathered.row(row, (&table.input, table.at), &told, coverage);
         }
     }
     for row in &material.tracked {
@@ -147,10 +146,8 @@ impl Gathered {
         let fact = Fact::Masqueraded { tuple: wire, netns: None, original: source };
         if let Some((first, _)) = told.get(&wire) {
             self.tell(*first, &row.input, fact);
-        } else if row.value.unreplied
-            && matches!(row.value.state.as_deref(), Some("SYN_SENT" | "SYN_RECV"))
-            && let Some(at) = row.value.at
-        {
+        } else if row.value.unreplied && matches!(row.value.state.as_deref(), Some("SYN_SENT" | "SYN_RECV")) {
+            let at = row.value.at.unwrap_or(row.at);
             let service = coverage.of(wire.local).service().cloned();
             let began = Fact::ConnectBegan {
                 tuple: wire,

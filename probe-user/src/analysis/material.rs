@@ -15,22 +15,16 @@ use crate::node::sockets::Socket;
 use crate::node::sysctl::EphemeralRange;
 use crate::observation::Nanos;
 
-/// Something with the name of the input that it is from.
+/// Something, and the input that it is from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FromInput<T> {
     /// Name of the input.
     pub input: Arc<str>,
+    /// When the input was written, nanoseconds since the Unix epoch, as its file or archive tells: for what has no time
+    /// of its own.
+    pub at: Nanos,
     /// What it says.
     pub value: T,
-}
-
-/// A table of IPVS connections.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Connections {
-    /// Its rows.
-    pub rows: Vec<IpvsConnection>,
-    /// When it was printed; `None` if nobody knows.
-    pub at: Option<Nanos>,
 }
 
 /// All that was read.
@@ -39,7 +33,7 @@ pub struct Material {
     /// IPVS tables, and why each lacks rows that the node had, if it is known to.
     pub tables: Vec<FromInput<(ServiceTable, Option<String>)>>,
     /// IPVS connection tables.
-    pub connections: Vec<FromInput<Connections>>,
+    pub connections: Vec<FromInput<Vec<IpvsConnection>>>,
     /// Services of the cluster.
     pub services: Vec<KubeService>,
     /// Where they are from.

@@ -19,7 +19,7 @@ pub struct Tracked {
     pub unreplied: bool,
     /// TCP state, such as `SYN_SENT`.
     pub state: Option<String>,
-    /// When, if the output has a time.
+    /// When, if the output tells.
     pub at: Option<Nanos>,
 }
 

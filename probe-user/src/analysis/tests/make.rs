@@ -21,7 +21,7 @@ pub(super) struct Input<'a>(pub(super) &'a str, pub(super) Nanos, pub(super) &'a
 
 pub(super) fn table(text: &str) -> FromInput<(crate::ipvs::table::ServiceTable, Option<String>)> {
     let Content::Services(table) = parse_services(text.as_bytes()).unwrap().content else { panic!("{text}") };
-    FromInput { input: Arc::from("ipvsadm.txt"), value: (table, None) }
+    FromInput { input: Arc::from("ipvsadm.txt"), at: START, value: (table, None) }
 }
 
 /// The table of the node: one NodePort with a backend, one ClusterIP.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::make::{Input, MS, START, analyse, table, with_table};
 use super::verdicts::{POD, judged, only};
-use crate::analysis::material::{Connections, FromInput, Material};
+use crate::analysis::material::{FromInput, Material};
 use crate::analysis::tracked::Tracked;
 use crate::diagnosis::incident::{Confidence, Outcome, Verdict};
+use crate::ipvs::table::IpvsConnection;
 use crate::ipvs::{Content, parse_services};
 use crate::kubelet_log::{FailureClass, ProbeFailure};
 use crate::kubernetes::pod::ProbeType;
 
-fn rows(text: &str) -> FromInput<Connections> {
+fn rows(text: &str) -> FromInput<Vec<IpvsConnection>> {
     let text = format!(
         "IPVS connection entries\npro expire state       source             virtual            destination\n{text}\n"
     );
@@ -19,7 +20,7 @@ fn rows(text: &str) -> FromInput<Connections> {
         panic!("{text}")
     };
     assert_eq!(read.unreadable, []);
-    FromInput { input: Arc::from("lnc.txt"), value: Connections { rows: read.rows, at: Some(START) } }
+    FromInput { input: Arc::from("lnc.txt"), at: START, value: read.rows }
 }
 
 fn failure(at_ms: i64) -> ProbeFailure {
@@ -86,10 +87,10 @@ fn conntrack_tells_which_port_masquerading_chose() {
         reply_destination: "10.23.77.129:36704".parse().unwrap(),
         unreplied: true,
         state: Some("SYN_SENT".to_owned()),
-        at: Some(START),
+        at: None,
     };
     let input = Arc::from("conntrack.txt");
-    let material = Material { tracked: vec![FromInput { input, value: tracked }], ..with_table() };
+    let material = Material { tracked: vec![FromInput { input, at: START, value: tracked }], ..with_table() };
     let analysis = analyse(&material, &[]);
     assert_eq!(only(&analysis).verdict, Verdict::CollisionSnat);
 }
@@ -156,4 +157,47 @@ fn the_node_port_of_a_service_makes_up_for_a_table_that_was_cut() {
     let material = Material { tables: vec![table(other)], services, ..Material::default() };
     let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
     assert_eq!(only(&analysis).verdict, Verdict::OtherReset);
+}
+
+fn socket(line: &str) -> FromInput<crate::node::sockets::Socket> {
+    let read = crate::node::sockets::text::parse_sockets(line.as_bytes());
+    let value = read.sockets.into_iter().next().unwrap();
+    FromInput { input: Arc::from("ss.txt"), at: START, value }
+}
+
+/// kubernetes/kubernetes#40920: somebody else had the port first.
+#[test]
+fn a_port_that_kube_proxy_could_not_open_names_its_holder() {
+    let line = "E0203 14:08:15.59 1 proxier.go:1108] can't open \"nodePort for shop/web:http\" (:34104/tcp), skipping this \
+                nodePort: listen tcp :34104: bind: address already in use";
+    let refused = crate::kubernetes::kube_proxy_log::parse(line.as_bytes()).ports;
+    let refused =
+        refused.into_iter().map(|value| FromInput { input: Arc::from("kube-proxy.log"), at: START, value });
+    let holder =
+        socket(r#"ESTAB 0 0 192.0.2.1:34104 192.0.2.2:2379 users:(("kube-apiserver",pid=812,fd=9))"#);
+    let material = Material { refused: refused.collect(), sockets: vec![holder], ..Material::default() };
+    let analysis = analyse(&material, &[]);
+    let incident = only(&analysis);
+    assert_eq!(incident.verdict, Verdict::ListenConflict);
+    assert_eq!((incident.owner.pid, incident.owner.comm.as_deref()), (Some(812), Some("kube-apiserver")));
+    assert_eq!(analysis.summary.verdicts.get(&Verdict::ListenConflict), Some(&1));
+    assert!(incident.evidence[0].text.contains("shop/web:http"), "{:?}", incident.evidence);
+}
+
+/// kubernetes/kubernetes#85418: the streaming server of a container runtime on a NodePort.
+#[test]
+fn a_listener_on_a_service_is_a_conflict_and_kube_proxys_own_is_none() {
+    let services = vec![table("TCP  127.0.0.1:37751 rr\nTCP  10.0.0.1:37751 rr\n")];
+    let listener = |local: &str, comm: &str| {
+        socket(&format!("LISTEN 0 128 {local} 0.0.0.0:* users:((\"{comm}\",pid=9,fd=3))"))
+    };
+    let of = |listener| {
+        let material = Material { tables: services.clone(), sockets: vec![listener], ..Material::default() };
+        analyse(&material, &[]).incidents.len()
+    };
+    assert_eq!(of(listener("127.0.0.1:37751", "containerd")), 1);
+    assert_eq!(of(listener("0.0.0.0:37751", "node")), 1);
+    assert_eq!(of(listener("0.0.0.0:37751", "kube-proxy")), 0);
+    assert_eq!(of(listener("127.0.0.1:37752", "containerd")), 0);
+    assert_eq!(of(listener("10.0.0.2:37751", "containerd")), 0);
 }
