@@ -63,6 +63,10 @@ fn sentence(analysis: &Analysis) -> String {
         [] if analysis.summary.incomplete.is_empty() => "nothing was found".to_owned(),
         [] => "nothing was found, but the evidence is incomplete".to_owned(),
         [only] => words::headline(&only.incident),
+        [first, ..] if groups(analysis).len() == 1 => {
+            let count = analysis.incidents.len() as u64 + analysis.left_out;
+            format!("{}; {} times the same", words::headline(&first.incident), grouped(count))
+        }
         _ => {
             let found = found(analysis).join(", ");
             format!("{found}, the first on {} UTC", first_time(analysis))
@@ -141,10 +145,11 @@ fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
         0 => ("complete", "good"),
         _ => ("INCOMPLETE", "warn"),
     };
-    let lacks = if incomplete.is_empty() {
-        "all that was given could be read".to_owned()
-    } else {
-        incomplete.join(" ")
+    let skipped = analysis.inputs.iter().any(|input| !input.skipped.is_empty());
+    let lacks = match (incomplete.is_empty(), skipped) {
+        (false, _) => incomplete.join(" "),
+        (true, true) => "what was skipped is said below, under Inputs".to_owned(),
+        (true, false) => "nothing was lost or skipped".to_owned(),
     };
     html.within("ul", &[("class", "cards")], |html| {
         card(html, "Verdict", (&verdicts, class), if total == 0 { "" } else { &incidents });

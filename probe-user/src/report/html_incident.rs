@@ -85,7 +85,10 @@ fn packets(html: &mut Html, analysed: &Analysed, id: &str) {
         });
         let text = "Time runs downwards, in seconds from the first packet. Thick arrows with capital words are what went wrong; \
                     dashed ones were not seen but follow from the others.";
-        html.element("figcaption", &[], text);
+        html.within("figcaption", &[], |html| {
+            html.text(text);
+            html.element("span", &[("class", "hint")], " Scroll sideways to see all of it.");
+        });
     });
     html.within("details", &[], |html| {
         html.element("summary", &[], "The same as a list");

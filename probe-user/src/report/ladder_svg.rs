@@ -8,7 +8,7 @@ use crate::analysis::model::{ArrowKind, Party};
 const WIDTH: f64 = 880.0;
 /// Left of the first column: offsets.
 const GUTTER: f64 = 96.0;
-const ROW: f64 = 44.0;
+const ROW: f64 = 48.0;
 const NOTE_ROW: f64 = 34.0;
 /// Characters of a title's line.
 const TITLE_CHARS: usize = 26;
@@ -113,11 +113,12 @@ impl Drawing {
                     let attributes = [("fill", SOFT), ("font-size", "12")];
                     text(html, (0.0, y + 30.0), &offset_text(*offset), &attributes);
                 }
-                self.arrow(html, (*from, *to), *kind, offset.is_some(), y + 26.0);
                 self.label(html, (*from, *to), *kind, label, y + 16.0);
                 if !place.is_empty() {
-                    self.place(html, (*from, *to), place, y + 38.0);
+                    self.place(html, (*from, *to), place, y + 40.0);
                 }
+                // Over the clear space around the texts.
+                self.arrow(html, (*from, *to), *kind, offset.is_some(), y + 26.0);
             }
         }
     }
