@@ -68,3 +68,4 @@ impl Packets {
 
 #[cfg(test)]
 mod tests;
+pub mod picture;

@@ -200,16 +200,30 @@ pub(super) fn logged(incident: &Incident) -> Option<String> {
     Some(format!("kubelet logged it{later}: {} ({})", escape_all(text), escape(&place)))
 }
 
+/// Whether the connect failed, or will, because of what the verdict names.
+pub(super) const fn is_failure(incident: &Incident) -> bool {
+    match incident.verdict {
+        Verdict::Collision => !matches!(incident.outcome, Outcome::Survived | Outcome::Pending),
+        Verdict::CollisionSnat | Verdict::ListenConflict | Verdict::Exhaustion => true,
+        Verdict::ReuseDelay | Verdict::OtherReset | Verdict::None => false,
+    }
+}
+
+/// How sure, in a word.
+pub(super) const fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Proven => "proven",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    }
+}
+
 /// How sure, in words; nothing for a false alarm.
 pub(super) fn certainty(incident: &Incident) -> Option<String> {
     if incident.verdict == Verdict::None {
         return None;
     }
-    let confidence = match incident.confidence {
-        Confidence::Proven => "proven",
-        Confidence::Likely => "likely",
-        Confidence::Possible => "possible",
-    };
+    let confidence = confidence(incident.confidence);
     let reason = match (incident.verdict, incident.outcome, incident.confidence) {
         (Verdict::Collision, Outcome::Hijacked, Confidence::Proven) if incident.hijack.is_some() => {
             "IPVS was seen handing the reply to a backend"
