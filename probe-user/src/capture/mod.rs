@@ -6,6 +6,7 @@
 
 mod decompress;
 mod link;
+pub mod listing;
 mod packet;
 mod pcap;
 mod pcapng;
