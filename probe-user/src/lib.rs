@@ -1,6 +1,7 @@
 //! User side of portclash: sources yield [`observation::Observation`]s, [`diagnosis`] turns them into incidents,
 //! [`report`] renders those.
 
+pub mod access_log;
 pub mod analysis;
 pub mod capture;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod exposure;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handshakes;
+pub mod inputs;
 pub mod ipvs;
 pub mod kernel;
 pub mod kubelet_log;

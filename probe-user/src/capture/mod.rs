@@ -7,6 +7,7 @@
 mod decompress;
 mod glance;
 mod link;
+pub mod listing;
 mod packet;
 mod pcap;
 mod pcapng;

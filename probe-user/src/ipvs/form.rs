@@ -101,7 +101,7 @@ impl Form {
 
 /// What content that is no IPVS table looks like, for the error message.
 pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
-    const MAGIC: [(&[u8], &str); 9] = [
+    const MAGIC: [(&[u8], &str); 11] = [
         (b"\x0a\x0d\x0d\x0a", "a packet capture (pcapng)"),
         (b"\xd4\xc3\xb2\xa1", "a packet capture (pcap)"),
         (b"\xa1\xb2\xc3\xd4", "a packet capture (pcap)"),
@@ -110,6 +110,8 @@ pub(crate) fn looks_like(bytes: &[u8]) -> &'static str {
         (b"\x1f\x8b", "a gzip archive: unpack it first"),
         (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it first"),
         (b"\xfd7zXZ", "an xz archive: unpack it first"),
+        (b"BZh", "a bzip2 archive: unpack it first"),
+        (b"PK\x03\x04", "a zip archive: unpack it first"),
         (b"\x7fELF", "a program"),
     ];
     const WORDS: [(&str, &str); 11] = [

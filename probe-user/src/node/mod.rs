@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod cgroup_id;
 pub mod cmdline;
 pub mod configured;
+pub mod conntrack_text;
 pub mod kernel_info;
 pub mod mounts;
 pub mod netns;

@@ -1,0 +1,12 @@
+//! What people bring: files, directories and archives, told apart by content.
+
+mod archive;
+pub(crate) mod lines;
+mod recognise;
+mod settings;
+mod stored;
+mod walk;
+
+pub use recognise::{Kind, SAMPLE, looks_like, recognise};
+pub use stored::Stored;
+pub use walk::{Found, InputError, Limits, Skipped, Sources, Walked};
