@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use super::gather::{self, Gathered};
 use super::material::Material;
-use super::model::{Analysed, Analysis};
+use super::model::{Analysed, Analysis, Ladder};
 use super::requests::{Missing, missing};
-use super::{Packets, listeners, pictures, ports, zones};
+use super::{Packets, handshake_picture, listeners, picture, ports, zones};
 use crate::diagnosis::incident::{Confidence, Evidence, Incident, Pod, Probe, Summary, Verdict};
 use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::handshakes::{Connect, Seen};
@@ -196,10 +196,19 @@ impl Show<'_> {
                 incident.evidence.push(Evidence { at, source, text: text.clone() });
             }
         }
-        let connect = self.connect(&incident);
+        let listed = self.connect(&incident).map(Connect::as_listed);
+        let connect = listed.as_ref();
+        if connect.is_some_and(Connect::is_relative) {
+            forget_numbers(&mut incident);
+        }
         let place = |seen: &Seen| self.packets.place_of(seen);
-        let ladder = connect.map(|connect| pictures::ladder(connect, &incident, &place)).unwrap_or_default();
-        let mut timeline = pictures::timeline(connect, &incident, &place);
+        let (ladder, mut timeline) = match connect {
+            Some(connect) => (
+                handshake_picture::ladder(connect, &incident, &place),
+                handshake_picture::timeline(connect, &incident, &place),
+            ),
+            None => (Ladder::of_incident(&incident), picture::timeline(&incident)),
+        };
         timeline.extend(self.missing_request(&incident));
         timeline.sort_by_key(|moment| moment.at);
         Analysed { incident, timeline, ladder }
@@ -227,7 +236,7 @@ impl Show<'_> {
 
     /// The gap in the probed server's own log, if there is one where this probe should have been.
     fn missing_request(&self, incident: &Incident) -> Option<super::model::Moment> {
-        let at = i64::try_from(incident.started_at.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?;
+        let at = picture::nanos(&incident.started_at)?;
         let client = address(incident.connection.local.as_ref())?.ip();
         let fits = |gap: &&Missing| gap.client == client && gap.offset_from(at).is_some();
         let mut gaps = self.gaps.iter().filter(fits);
@@ -235,6 +244,18 @@ impl Show<'_> {
         let (gap, None) = (gaps.next()?, gaps.next()) else { return None };
         let input = self.material.requests.first().map(|from| from.input.to_string()).unwrap_or_default();
         Some(gap.moment(&input, at, gap.offset_from(at)?))
+    }
+}
+
+/// The listing has no true sequence numbers: none are shown, but for the RST's, which is always the one after the SYN's.
+fn forget_numbers(incident: &mut Incident) {
+    let Some(isn) = incident.connection.isn.take() else { return };
+    for reset in &mut incident.resets {
+        reset.seq = reset.seq.wrapping_sub(isn);
+    }
+    let (first, next) = (isn.to_string(), isn.wrapping_add(1).to_string());
+    for evidence in &mut incident.evidence {
+        evidence.text = evidence.text.replace(&first, "0, relative").replace(&next, "1, relative");
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::Packets;
 use super::material::{FromInput, Material};
-use super::tracked::Tracked;
 use crate::handshakes::{Connect, Context, Coverage, Covered, Explained, explain};
 use crate::ipvs::table::{IpvsConnection, Protocol, canonical};
+use crate::node::conntrack_text::ConntrackRow;
 use crate::kubelet_log::{FailureClass, ProbeFailure};
 use crate::observation::{Fact, Nanos, Observation, Tuple};
 
@@ -132,31 +132,24 @@ impl Gathered {
     }
 
     /// A row of connection tracking.
-    fn tracked(&mut self, row: &FromInput<Tracked>, told: &Told, coverage: &Coverage) {
-        let Tracked { source, reply_source, reply_destination, .. } = row.value;
-        let wire = Tuple { local: canonical(reply_destination), remote: canonical(reply_source) };
-        let own = Tuple { local: canonical(source), remote: canonical(row.value.destination) };
-        if let Some((first, _)) = told.get(&own).filter(|_| row.value.state.as_deref() == Some("TIME_WAIT")) {
+    fn tracked(&mut self, row: &FromInput<ConntrackRow>, told: &Told, coverage: &Coverage) {
+        let ConntrackRow { original, reply, state, .. } = &row.value;
+        let wire = Tuple { local: canonical(reply.destination), remote: canonical(reply.source) };
+        let own = Tuple { local: canonical(original.source), remote: canonical(original.destination) };
+        if let Some((first, _)) = told.get(&own).filter(|_| state.as_deref() == Some("TIME_WAIT")) {
             let state = "TIME_WAIT".to_owned();
             self.tell(*first, &row.input, Fact::Remembered { tuple: own, netns: None, state });
         }
-        if !row.value.is_masqueraded() || !coverage.is_service(wire.local) {
+        if row.value.masqueraded().is_none() || !coverage.is_service(wire.local) {
             return;
         }
-        let fact = Fact::Masqueraded { tuple: wire, netns: None, original: source };
+        let fact = Fact::Masqueraded { tuple: wire, netns: None, original: original.source };
         if let Some((first, _)) = told.get(&wire) {
             self.tell(*first, &row.input, fact);
-        } else if row.value.unreplied && matches!(row.value.state.as_deref(), Some("SYN_SENT" | "SYN_RECV")) {
+        } else if row.value.unreplied && matches!(state.as_deref(), Some("SYN_SENT" | "SYN_RECV")) {
             let at = row.value.at.unwrap_or(row.at);
             let service = coverage.of(wire.local).service().cloned();
-            let began = Fact::ConnectBegan {
-                tuple: wire,
-                netns: None,
-                isn: None,
-                socket: None,
-                owner: None,
-                service,
-            };
+            let began = Fact::ConnectBegan { tuple: wire, netns: None, isn: None, socket: None, owner: None, service };
             self.tell(at, &row.input, began);
             self.tell(at, &row.input, fact);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access_log::Request;
 use crate::diagnosis::NodeFacts;
 use crate::handshakes::Coverage;
 use crate::ipvs::table::{IpvsConnection, ServiceTable};
@@ -10,6 +11,7 @@ use crate::kubernetes::kube_proxy_log::RefusedPort;
 use crate::kubernetes::names::ServiceNames;
 use crate::kubernetes::pod::Pod;
 use crate::kubernetes::service::KubeService;
+use crate::node::conntrack_text::ConntrackRow;
 use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::Socket;
 use crate::node::sysctl::EphemeralRange;
@@ -49,9 +51,9 @@ pub struct Material {
     /// Sockets of the node.
     pub sockets: Vec<FromInput<Socket>>,
     /// Connections that conntrack knows.
-    pub tracked: Vec<FromInput<super::tracked::Tracked>>,
+    pub tracked: Vec<FromInput<ConntrackRow>>,
     /// Requests that a probed server logged.
-    pub requests: Vec<FromInput<super::requests::Request>>,
+    pub requests: Vec<FromInput<Request>>,
     /// `net.ipv4.ip_local_port_range`
     pub ephemeral: Option<FromInput<EphemeralRange>>,
     /// `net.ipv4.ip_local_reserved_ports`

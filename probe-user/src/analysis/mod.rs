@@ -3,13 +3,12 @@
 
 mod conclude;
 mod gather;
+mod handshake_picture;
 mod listeners;
 pub mod material;
 pub mod model;
-mod pictures;
 mod ports;
 pub mod requests;
-pub mod tracked;
 mod zones;
 
 use std::sync::Arc;

@@ -4,21 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::model::Moment;
+use crate::access_log::Request;
 use crate::diagnosis::time::rfc3339;
 use crate::observation::Nanos;
-
-/// A request that a server logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Who asked.
-    pub client: IpAddr,
-    /// When, nanoseconds since the Unix epoch; the log has its own time zone in every line.
-    pub at: Nanos,
-    /// Whether it was a kubelet (`kube-probe/…`).
-    pub is_probe: bool,
-    /// Line of the log, from 1.
-    pub line: u64,
-}
 
 /// Where a request should have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +34,7 @@ const MIN_REQUESTS: usize = 4;
 /// Gaps in the rhythm of kubelet's requests.
 pub fn missing<'a>(requests: impl Iterator<Item = &'a Request>) -> Vec<Missing> {
     let mut by_client: BTreeMap<IpAddr, Vec<&Request>> = BTreeMap::new();
-    for request in requests.filter(|request| request.is_probe) {
+    for request in requests.filter(|request| request.kube_probe) {
         by_client.entry(request.client).or_default().push(request);
     }
     by_client.into_iter().flat_map(|(client, requests)| gaps(client, requests)).collect()
@@ -120,7 +108,15 @@ mod tests {
 
     fn requests(seconds: &[Nanos]) -> Vec<Request> {
         let client = IpAddr::from([10, 23, 77, 129]);
-        let request = |(line, at): (u64, &Nanos)| Request { client, at: at * SECOND, is_probe: true, line };
+        let request = |(line, at): (u64, &Nanos)| Request {
+            client,
+            at: at * SECOND,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            status: 200,
+            kube_probe: true,
+            line,
+        };
         (1..).zip(seconds).map(request).collect()
     }
 

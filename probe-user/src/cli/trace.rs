@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             match self.format {
-                Format::Text => self.show_text(&mut out, &update)?,
+                Format::Text | Format::Html => self.show_text(&mut out, &update)?,
                 Format::Json => {
                     if let Update::Concluded(incident) = &update {
                         json::write_incident(&mut out, incident)?;
@@ -317,7 +317,7 @@ impl<'a> Session<'a> {
     fn write_summary(&self, summary: &Summary) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Text => out.write_all(text::summary_block(summary, self.style).as_bytes())?,
+            Format::Text | Format::Html => out.write_all(text::summary_block(summary, self.style).as_bytes())?,
             Format::Json => json::write_summary(&mut out, summary)?,
         }
         out.flush()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::flow::Flow;
-use super::{PacketKind, Seen};
+use super::{PacketKind, Seen, relative};
 use crate::observation::{Nanos, Tuple};
 
 /// A handshake.
@@ -34,6 +34,16 @@ impl Connect {
 
     pub(super) fn order(&self) -> (Nanos, u32, u64) {
         self.seen.first().map_or((0, 0, 0), |seen| (seen.at, seen.input, seen.number))
+    }
+
+    /// Whether its numbers are known only from the beginning of the connection on.
+    pub fn is_relative(&self) -> bool {
+        self.seen.iter().any(|seen| seen.relative)
+    }
+
+    /// With the numbers that the listing shows.
+    pub fn as_listed(&self) -> Self {
+        Self { seen: self.seen.iter().copied().map(relative::as_listed).collect(), ..self.clone() }
     }
 
     /// Packets of one kind.

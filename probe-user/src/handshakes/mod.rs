@@ -9,6 +9,7 @@ mod coverage;
 mod facts;
 mod flow;
 mod join;
+mod relative;
 mod tracker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,8 @@ pub struct Seen {
     pub sequence: u32,
     /// Acknowledgement number; means something only for packets that have one.
     pub acknowledgement: u32,
+    /// Its listing counts sequence numbers from the beginning of the connection; see [`Connect::as_listed`].
+    pub relative: bool,
 }
 
 /// The packets that make or break a handshake.
@@ -97,6 +100,7 @@ impl Seen {
                 destination: segment.destination,
                 sequence: segment.sequence,
                 acknowledgement: segment.acknowledgement,
+                relative: false,
             },
             Decoded::Unreachable(icmp) => Self {
                 at,
@@ -108,6 +112,7 @@ impl Seen {
                 destination: icmp.destination,
                 sequence: icmp.sequence,
                 acknowledgement: 0,
+                relative: false,
             },
             Decoded::Other => return None,
         })

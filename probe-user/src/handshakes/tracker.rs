@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::flow::Flow;
-use super::{PacketKind, Seen, Sight};
+use super::{PacketKind, Seen, Sight, relative};
 use crate::capture::{Decoded, Frame, Undecoded, decode, glance};
 use crate::observation::{Nanos, Tuple};
 
@@ -91,6 +91,13 @@ impl<'a> Tracker<'a> {
         self.packet(sight, packet);
     }
 
+    /// Takes a packet of a listing whose sequence numbers are counted from the beginning of each connection.
+    pub fn listed_relative(&mut self, sight: Sight, packet: &Decoded) {
+        self.counts.packets += 1;
+        self.note_time(sight.at);
+        self.seen(Seen::new(self.input, sight, packet).map(relative::told_apart));
+    }
+
     fn note_time(&mut self, at: Nanos) {
         self.last = at;
         let (first, last) = self.counts.span.unwrap_or((at, at));
@@ -98,7 +105,11 @@ impl<'a> Tracker<'a> {
     }
 
     fn packet(&mut self, sight: Sight, packet: &Decoded) {
-        let Some(seen) = Seen::new(self.input, sight, packet) else { return };
+        self.seen(Seen::new(self.input, sight, packet));
+    }
+
+    fn seen(&mut self, seen: Option<Seen>) {
+        let Some(seen) = seen else { return };
         match seen.kind {
             PacketKind::Syn => self.syn(seen),
             PacketKind::SynAck => self.syn_ack(seen),

@@ -25,6 +25,8 @@ mod text_escape;
 mod text_page;
 mod text_words;
 
+pub(crate) use text_escape::escape as escaped;
+
 #[cfg(test)]
 pub(crate) mod analysis_samples;
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) fn analyse(material: &Material, inputs: &[Input<'_>]) -> Analysis {
     conclude(material, &Packets { inputs: inputs.collect(), joined })
 }
 
-fn packet(text: &str) -> (Nanos, u32, Decoded) {
+pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
     let words: Vec<&str> = text.split_whitespace().collect();
     let [ms, place, source, ">", destination, flags, numbers @ ..] = words.as_slice() else {
         panic!("{text}")

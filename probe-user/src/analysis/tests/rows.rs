@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::make::{Input, MS, START, analyse, table, with_table};
 use super::verdicts::{POD, judged, only};
 use crate::analysis::material::{FromInput, Material};
-use crate::analysis::tracked::Tracked;
 use crate::diagnosis::incident::{Confidence, Outcome, Verdict};
 use crate::ipvs::table::IpvsConnection;
 use crate::ipvs::{Content, parse_services};
@@ -80,17 +79,12 @@ fn what_ipvs_still_remembers_makes_a_delay_likely() {
 /// cilium/cilium#16827
 #[test]
 fn conntrack_tells_which_port_masquerading_chose() {
-    let tracked = Tracked {
-        source: "10.23.77.140:51000".parse().unwrap(),
-        destination: "198.51.100.10:80".parse().unwrap(),
-        reply_source: "198.51.100.10:80".parse().unwrap(),
-        reply_destination: "10.23.77.129:36704".parse().unwrap(),
-        unreplied: true,
-        state: Some("SYN_SENT".to_owned()),
-        at: None,
-    };
-    let input = Arc::from("conntrack.txt");
-    let material = Material { tracked: vec![FromInput { input, at: START, value: tracked }], ..with_table() };
+    let line = "tcp 6 118 SYN_SENT src=10.23.77.140 dst=198.51.100.10 sport=51000 dport=80 [UNREPLIED] src=198.51.100.10 \
+                dst=10.23.77.129 sport=80 dport=36704\n";
+    let mut rows = Vec::new();
+    crate::node::conntrack_text::read(line.as_bytes(), &mut |row| rows.push(row));
+    let tracked = rows.into_iter().map(|value| FromInput { input: Arc::from("conntrack.txt"), at: START, value });
+    let material = Material { tracked: tracked.collect(), ..with_table() };
     let analysis = analyse(&material, &[]);
     assert_eq!(only(&analysis).verdict, Verdict::CollisionSnat);
 }

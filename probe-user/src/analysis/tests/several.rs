@@ -46,3 +46,37 @@ fn a_backend_alone_tells_that_something_went_astray() {
     assert!(analysis.incidents.is_empty());
     assert!(analysis.notes[0].contains("10.23.77.139:8443 reset 1 replies"), "{:?}", analysis.notes);
 }
+
+/// Wireshark counts sequence numbers from 0 in every connection unless told otherwise.
+#[test]
+fn handshakes_with_relative_numbers_are_told_apart_and_no_number_is_made_up() {
+    use crate::analysis::{PacketInput, Packets, conclude};
+    use crate::handshakes::{Sight, Tracker, join};
+    let material = with_table();
+    let coverage = material.coverage();
+    let is_service = |tuple: crate::observation::Tuple| coverage.is_service(tuple.local);
+    let mut tracker = Tracker::new(0, &is_service);
+    let second = POD.replace("36704", "36705");
+    for (ms, place, packet) in POD.lines().chain(second.lines()).filter(|line| !line.trim().is_empty()).map(super::make::packet) {
+        let packet = match packet {
+            crate::capture::Decoded::Tcp(mut segment) => {
+                segment.sequence = segment.sequence % 100;
+                segment.acknowledgement = segment.acknowledgement % 100;
+                crate::capture::Decoded::Tcp(segment)
+            }
+            other => other,
+        };
+        tracker.listed_relative(Sight { at: super::make::START + ms * MS, place, number: 1 }, &packet);
+    }
+    let (joined, counts) = join(vec![tracker]);
+    let counts = counts.into_iter().next().unwrap();
+    let input = PacketInput { name: "export.txt".into(), interfaces: vec![None], unit: "line", counts };
+    let analysis = conclude(&material, &Packets { inputs: vec![input], joined });
+    let verdicts: Vec<_> = analysis.incidents.iter().map(|one| one.incident.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Collision, Verdict::OtherReset]);
+    let incident = &analysis.incidents[0].incident;
+    assert_eq!(incident.connection.isn, None);
+    assert!(incident.resets.iter().all(|reset| reset.seq == 1), "{:?}", incident.resets);
+    assert!(incident.evidence[0].text.contains("(sequence number 0, relative)"), "{:?}", incident.evidence[0]);
+    assert!(analysis.incidents[0].ladder.arrows[0].label.ends_with("seq 0"));
+}

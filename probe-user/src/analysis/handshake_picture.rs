@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::picture;
 use super::model::{Arrow, ArrowKind, Ladder, Moment, Party, Role};
 use crate::diagnosis::incident::Incident;
 use crate::handshakes::{Connect, PacketKind, Seen};
@@ -113,12 +114,10 @@ fn party(role: Role, incident: &Incident) -> Party {
 }
 
 /// Packets, and whatever else the incident has evidence of; what only names things is left out.
-pub(super) fn timeline(connect: Option<&Connect>, incident: &Incident, place: PlaceName<'_>) -> Vec<Moment> {
-    let from_packets: BTreeSet<String> = connect
-        .iter()
-        .flat_map(|connect| connect.seen.iter().map(|seen| source(place(seen).as_str()).to_owned()))
-        .collect();
-    let packets = connect.into_iter().flat_map(|connect| &connect.seen).map(|seen| Moment {
+pub(super) fn timeline(connect: &Connect, incident: &Incident, place: PlaceName<'_>) -> Vec<Moment> {
+    let from_packets: BTreeSet<String> =
+        connect.seen.iter().map(|seen| source(place(seen).as_str()).to_owned()).collect();
+    let packets = connect.seen.iter().map(|seen| Moment {
         at: Some(seen.at),
         source: place(seen),
         text: packet(seen),
@@ -129,7 +128,7 @@ pub(super) fn timeline(connect: Option<&Connect>, incident: &Incident, place: Pl
         .iter()
         .filter(|evidence| !naming::is_note(evidence) && !from_packets.contains(source(&evidence.source)));
     let others = others.map(|evidence| Moment {
-        at: nanos(&evidence.at),
+        at: picture::nanos(&evidence.at),
         source: evidence.source.clone(),
         text: evidence.text.clone(),
     });
@@ -161,8 +160,4 @@ fn packet(seen: &Seen) -> String {
             format!("{from} says ICMP {what} about a packet {source} > {destination}")
         }
     }
-}
-
-fn nanos(at: &str) -> Option<i64> {
-    i64::try_from(at.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
 }
