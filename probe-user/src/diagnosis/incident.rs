@@ -1,10 +1,10 @@
 //! The incident: all evidence about one failed connection, as the contract (`portclash.incident/v1`) writes it.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What happened. `none` is never an incident; it is a count in the summary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The connection's own (protocol, address, port) is an IPVS service.
@@ -24,7 +24,7 @@ pub enum Verdict {
 }
 
 /// How the connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A backend was given the reply.
@@ -40,7 +40,7 @@ pub enum Outcome {
 }
 
 /// How sure the verdict is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Some evidence is missing.
@@ -52,7 +52,7 @@ pub enum Confidence {
 }
 
 /// The connection. Unknown fields are `null`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Connection {
     /// `address:port` of this node's side.
     pub local: Option<String>,
@@ -67,7 +67,7 @@ pub struct Connection {
 }
 
 /// The IPVS service that the source port belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceInfo {
     /// `TCP`
     pub protocol: String,
@@ -84,7 +84,7 @@ pub struct ServiceInfo {
 }
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
     /// Kubernetes namespace.
     pub namespace: String,
@@ -95,7 +95,7 @@ pub struct Pod {
 }
 
 /// The process that called connect().
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OwnerInfo {
     /// Process id in the initial pid namespace.
     pub pid: Option<u32>,
@@ -116,7 +116,7 @@ pub struct OwnerInfo {
 }
 
 /// The kubelet probe that the connection belongs to.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     /// `liveness`, `readiness` or `startup`.
     pub r#type: String,
@@ -137,7 +137,7 @@ pub struct Probe {
 }
 
 /// The connection that IPVS made for the SYN-ACK.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hijack {
     /// Sender of the SYN-ACK: the remote side of the connect.
     pub client: String,
@@ -150,7 +150,7 @@ pub struct Hijack {
 }
 
 /// One RST that a SYN-ACK of this connection was answered with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResetInfo {
     /// RFC 3339, UTC, nanoseconds.
     pub at: String,
@@ -167,7 +167,7 @@ pub struct ResetInfo {
 }
 
 /// A line of a log that belongs to the incident.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// RFC 3339, UTC, nanoseconds.
     pub at: String,
@@ -180,7 +180,7 @@ pub struct LogLine {
 }
 
 /// One fact, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// RFC 3339, UTC, nanoseconds.
     pub at: String,
@@ -191,7 +191,7 @@ pub struct Evidence {
 }
 
 /// What to do against the cause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Advice {
     /// What is to be changed, such as `net.ipv4.ip_local_reserved_ports`.
     pub setting: String,

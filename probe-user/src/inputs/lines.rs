@@ -10,12 +10,21 @@ const BLOCK: usize = 64 * 1024;
 /// Hands every line to `sink`, with its number from 1, without line ends and without a byte order mark. Lines come
 /// as they are, up to the place where reading fails. Returns how many there were.
 pub(crate) fn for_each(input: impl Read, sink: &mut dyn FnMut(u64, &[u8])) -> (u64, io::Result<()>) {
+    for_each_up_to(MAX_LINE, input, sink)
+}
+
+/// [`for_each`] for files with lines of up to `most` bytes.
+pub(crate) fn for_each_up_to(
+    most: usize,
+    input: impl Read,
+    sink: &mut dyn FnMut(u64, &[u8]),
+) -> (u64, io::Result<()>) {
     let mut input = BufReader::with_capacity(BLOCK, input);
     let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
-        let read = next(&mut input, &mut line);
+        let read = next(most, &mut input, &mut line);
         if let Ok(false) = read {
             return (number, Ok(()));
         }
@@ -35,7 +44,7 @@ fn content(line: &[u8], number: u64) -> &[u8] {
 }
 
 /// Reads one line without its end; false at the end of the stream.
-fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+fn next(most: usize, input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     let mut any = false;
     loop {
         let block = match input.fill_buf() {
@@ -53,7 +62,7 @@ fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
             None => (Some(block), block.len()),
         };
         let part = part.unwrap_or_default();
-        let space = MAX_LINE.saturating_sub(line.len());
+        let space = most.saturating_sub(line.len());
         line.extend_from_slice(part.get(..space).unwrap_or(part));
         input.consume(used);
         if end.is_some() {
@@ -71,7 +80,9 @@ pub(crate) fn row_number(line: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn read(input: impl Read) -> (Vec<(u64, String)>, (u64, io::Result<()>)) {
+    type Lines = Vec<(u64, String)>;
+
+    fn read(input: impl Read) -> (Lines, (u64, io::Result<()>)) {
         let mut lines = Vec::new();
         let end = for_each(input, &mut |number, line| {
             lines.push((number, String::from_utf8_lossy(line).into_owned()));

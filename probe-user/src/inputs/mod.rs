@@ -1,9 +1,10 @@
 //! What people bring: files, directories and archives, told apart by content.
 
 mod archive;
+pub mod incidents;
 pub(crate) mod lines;
 mod recognise;
-mod settings;
+pub mod settings;
 mod stored;
 mod walk;
 

@@ -86,10 +86,9 @@ impl Kind {
     fn of_line(line: &str) -> Option<Self> {
         if let Some(log) = kubelet_log::recognise(line.as_bytes()) {
             // Whatever it quotes is no line of another file. klog's format alone does not tell whose log it is.
-            return match line.contains("proxier.go:") || line.contains("kube-proxy") {
-                true if !log.kubelet => Some(Self::KubeProxyLog),
-                _ => log.kubelet.then_some(Self::KubeletLog),
-            };
+            let is_proxy = line.contains("proxier.go:") || line.contains("kube-proxy");
+            let other = is_proxy.then_some(Self::KubeProxyLog);
+            return if log.kubelet { Some(Self::KubeletLog) } else { other };
         }
         let packets = || ListingForm::of_line(line).map(Self::PacketListing);
         let requests = || access_log::is_request(line).then_some(Self::AccessLog);

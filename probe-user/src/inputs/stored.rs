@@ -48,12 +48,14 @@ impl Meter {
         let counts = self.0.try_borrow().ok()?;
         counts.ended.then(|| Stored {
             bytes: counts.bytes,
-            sha256: counts
-                .hash
-                .clone()
-                .map(|hash| hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()),
+            sha256: counts.hash.clone().map(|hash| hexadecimal(hash.finish().as_ref())),
         })
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |number: u8| char::from_digit(number.into(), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// A reader that is watched.

@@ -3,8 +3,10 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
+type Seen = (String, String, Vec<u8>);
+
 /// Name, kind and content of every file, and what was left out.
-fn walk(sources: &Sources) -> (Vec<(String, String, Vec<u8>)>, Vec<String>) {
+fn walk(sources: &Sources) -> (Vec<Seen>, Vec<String>) {
     let mut files = Vec::new();
     let walked = sources.visit(&mut |found| {
         let mut bytes = Vec::new();
@@ -15,11 +17,11 @@ fn walk(sources: &Sources) -> (Vec<(String, String, Vec<u8>)>, Vec<String>) {
     (files, walked.skipped.into_iter().map(|skipped| format!("{}: {}", skipped.name, skipped.why)).collect())
 }
 
-fn of_bytes(bytes: &[u8]) -> (Vec<(String, String, Vec<u8>)>, Vec<String>) {
+fn of_bytes(bytes: &[u8]) -> (Vec<Seen>, Vec<String>) {
     walk(&Sources::of_bytes("in", bytes, Limits { unpacked: 1 << 20, text: 1 << 16, ..Limits::default() }))
 }
 
-fn names(files: &[(String, String, Vec<u8>)]) -> Vec<&str> {
+fn names(files: &[Seen]) -> Vec<&str> {
     files.iter().map(|(name, ..)| name.as_str()).collect()
 }
 
@@ -124,7 +126,7 @@ fn a_cut_archive_gives_what_comes_before_the_cut() {
     let whole = tar(&[("a", SERVICES), ("b", SERVICES)]);
     let (files, skipped) = of_bytes(&whole[..512 + 512 + 100]);
     assert_eq!((names(&files), skipped.len()), (vec!["in!a"], 1));
-    let packed = gzip(&tar(&[("a", SERVICES), ("b", &[7; 60_000])]));
+    let packed = gzip(&tar(&[("a", SERVICES), ("b", &vec![7; 60_000])]));
     let (files, skipped) = of_bytes(&packed[..packed.len() - 20]);
     assert_eq!(files[0].2, SERVICES);
     assert!(skipped[0].contains("damaged or cut"), "{skipped:?}");

@@ -1,5 +1,6 @@
 //! The IPVS service table: reading it, comparing it.
 
+mod cut;
 pub mod diff;
 pub(crate) mod form;
 pub mod netlink;
@@ -10,6 +11,7 @@ pub(crate) mod rows;
 pub mod table;
 pub mod text;
 
+pub use cut::{cut_short, last_address};
 pub use form::Form;
 pub use rows::MAX_UNREADABLE;
 

@@ -109,10 +109,7 @@ pub(crate) fn is_row(line: &str) -> bool {
 /// Empty lines, prompts, and what `conntrack` says at the end.
 fn is_remark(text: &str) -> bool {
     let text = text.trim();
-    text.is_empty()
-        || text.starts_with(['#', '$'])
-        || text.starts_with("conntrack v")
-        || text.starts_with("<")
+    text.is_empty() || text.starts_with(['#', '$', '<']) || text.starts_with("conntrack v")
 }
 
 /// A row whose beginning was read.

@@ -53,7 +53,7 @@ struct Flow {
 /// The conversations of one listing.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
-    flows: HashMap<(SocketAddr, SocketAddr), Flow>,
+    known: HashMap<(SocketAddr, SocketAddr), Flow>,
     order: VecDeque<(SocketAddr, SocketAddr)>,
     style: Option<Style>,
 }
@@ -63,7 +63,7 @@ impl Flows {
         let Printed { source, destination, flags, .. } = printed;
         let turned = source > destination;
         let key = if turned { (destination, source) } else { (source, destination) };
-        let mut flow = self.flows.get(&key).copied().unwrap_or_default();
+        let mut flow = self.known.get(&key).copied().unwrap_or_default();
         let style = &mut self.style;
         if turned {
             flow.turn();
@@ -83,12 +83,12 @@ impl Flows {
     }
 
     fn remember(&mut self, key: (SocketAddr, SocketAddr), flow: Flow) {
-        if self.flows.insert(key, flow).is_none() {
+        if self.known.insert(key, flow).is_none() {
             self.order.push_back(key);
             if self.order.len() > MAX_FLOWS
                 && let Some(oldest) = self.order.pop_front()
             {
-                self.flows.remove(&oldest);
+                self.known.remove(&oldest);
             }
         }
     }

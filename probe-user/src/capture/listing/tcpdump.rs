@@ -256,7 +256,9 @@ impl Deltas {
     fn decide(&mut self, since_last: bool, out: &mut Out<'_>) {
         let next = if since_last { Self::SinceLast(0) } else { Self::SinceFirst };
         if let Self::Undecided(held) = std::mem::replace(self, next) {
-            held.into_iter().for_each(|listed| self.take(listed, out));
+            for listed in held {
+                self.take(listed, out);
+            }
         }
     }
 

@@ -65,19 +65,12 @@ impl Parser {
             }
         } else if row::is_header(trimmed) {
             self.finish(out);
-        } else if let Some(row) = row::row(text).filter(|row| self.is_packet(row)) {
+        } else if let Some(row) = row::row(text).filter(is_packet) {
             self.finish(out);
             self.pending = Some(Pending::of_row(line, text, &row));
         } else if let Some(pending) = &mut self.pending {
             pending.detail(trimmed);
         }
-    }
-
-    /// Lines of a payload may begin with a number too.
-    fn is_packet(&self, row: &row::Row<'_>) -> bool {
-        let is_address = |word: &str| word.parse::<IpAddr>().is_ok();
-        is_address(row.source) && is_address(row.destination)
-            || row.protocol == "TCP" && row::info(row.info).is_some()
     }
 
     pub(super) fn finish(&mut self, out: &mut Out<'_>) {
@@ -240,7 +233,7 @@ impl Pending {
             }
             "Code" if self.about.is_some() => self.icmp_code = first.parse().ok().or(self.icmp_code),
             "Sequence Number (raw)" | "Sequence number (raw)" => {
-                self.ends().raw_sequence = first.parse().ok()
+                self.ends().raw_sequence = first.parse().ok();
             }
             "Acknowledgment Number (raw)" | "Acknowledgment number (raw)" => {
                 self.ends().raw_acknowledgement = first.parse().ok();
@@ -255,6 +248,13 @@ impl Pending {
             _ => {}
         }
     }
+}
+
+/// Lines of a payload may begin with a number too.
+fn is_packet(row: &row::Row<'_>) -> bool {
+    let is_address = |word: &str| word.parse::<IpAddr>().is_ok();
+    is_address(row.source) && is_address(row.destination)
+        || row.protocol == "TCP" && row::info(row.info).is_some()
 }
 
 /// `Frame 649: 66 bytes on wire …`

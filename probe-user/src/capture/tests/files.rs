@@ -71,11 +71,11 @@ fn an_impossible_length_ends_the_reading_with_its_place() {
 #[test]
 fn every_interface_has_its_own_link_type_name_and_clock() {
     for endian in ORDERS {
-        let named = make::option(endian, 2, b"veth0");
+        let name_option = make::option(endian, 2, b"veth0");
         let nanos = make::option(endian, 9, &[9]);
         let file = [
             make::section(endian),
-            make::interface(endian, 113, 0, &[named]),
+            make::interface(endian, 113, 0, &[name_option]),
             make::interface(endian, 1, 0, &[nanos]),
             make::interface(endian, 101, 0, &[]),
             make::packet(endian, 2, 1_500_000, b"raw!"),
@@ -104,7 +104,7 @@ fn every_interface_has_its_own_link_type_name_and_clock() {
 fn resolutions_of_powers_of_two_and_offsets_hold_in_both_byte_orders() {
     for endian in ORDERS {
         let options =
-            [make::option(endian, 9, &[0x80 | 10]), make::option(endian, 14, &endian.u64(1_663_268_942))];
+            [make::option(endian, 9, &[0x8a]), make::option(endian, 14, &endian.u64(1_663_268_942))];
         let picoseconds = make::option(endian, 9, &[12]);
         let file = [
             make::section(endian),

@@ -21,6 +21,13 @@ const KEYS: [&str; 5] = [
     "net.ipv4.vs.conn_reuse_mode",
     "net.ipv4.vs.expire_nodest_conn",
 ];
+/// What else is kept where a line names it.
+const ALSO: [&str; 4] = [
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_syn_linear_timeouts",
+    "net.ipv4.tcp_syn_retries",
+    "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
+];
 /// Longest value that is kept: the longest list of ports.
 const MAX_VALUE: usize = 256 * 1024;
 
@@ -124,7 +131,8 @@ fn keys(written: &str) -> impl Iterator<Item = (String, bool)> {
     let path = as_path(written);
     let is_pattern = path.contains(['*', '?']);
     let key = path.replace('/', ".");
-    let named = !is_pattern && (key.starts_with("net.ipv4.vs.") || KEYS.contains(&key.as_str()));
+    let is_known = || KEYS.iter().chain(&ALSO).any(|known| *known == key);
+    let named = !is_pattern && (key.starts_with("net.ipv4.vs.") || is_known());
     let matched = KEYS.iter().filter(move |key| is_pattern && matches_path(&path, &key.replace('.', "/")));
     named.then_some((key, false)).into_iter().chain(matched.map(|key| ((*key).to_owned(), true)))
 }
