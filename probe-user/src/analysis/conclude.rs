@@ -7,7 +7,7 @@ use super::gather::{self, Gathered};
 use super::material::Material;
 use super::model::{Analysed, Analysis, Ladder};
 use super::requests::{Missing, missing};
-use super::{Packets, handshake_picture, listeners, picture, ports, zones};
+use super::{Packets, earlier, handshake_picture, listeners, picture, ports, zones};
 use crate::diagnosis::incident::{Confidence, Evidence, Incident, Pod, Probe, Summary, Verdict};
 use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::handshakes::{Connect, Seen};
@@ -49,8 +49,12 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
     diagnosis.set_node(material.node_facts());
     let mut incidents = run(&mut diagnosis, std::mem::take(&mut gathered.observations));
     incidents.extend(listeners::conflicts(material, &coverage));
+    let told_before = earlier::merge(&mut incidents, &material.earlier);
     incidents.sort_by(|one, other| (&one.started_at, &one.id).cmp(&(&other.started_at, &other.id)));
     let mut summary = summary(&diagnosis, material, packets);
+    for verdict in told_before {
+        *summary.verdicts.entry(verdict).or_default() += 1;
+    }
     let conflicts = incidents.iter().filter(|incident| incident.verdict == Verdict::ListenConflict).count();
     if conflicts > 0 {
         summary.verdicts.insert(Verdict::ListenConflict, u64::try_from(conflicts).unwrap_or(u64::MAX));

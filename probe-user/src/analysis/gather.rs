@@ -8,8 +8,8 @@ use super::Packets;
 use super::material::{FromInput, Material};
 use crate::handshakes::{Connect, Context, Coverage, Covered, Explained, explain};
 use crate::ipvs::table::{IpvsConnection, Protocol, canonical};
-use crate::node::conntrack_text::ConntrackRow;
 use crate::kubelet_log::{FailureClass, ProbeFailure};
+use crate::node::conntrack_text::ConntrackRow;
 use crate::observation::{Fact, Nanos, Observation, Tuple};
 
 /// Lowest port that programs are given as a source port by default almost everywhere; below it servers listen.
@@ -149,7 +149,14 @@ impl Gathered {
         } else if row.value.unreplied && matches!(state.as_deref(), Some("SYN_SENT" | "SYN_RECV")) {
             let at = row.value.at.unwrap_or(row.at);
             let service = coverage.of(wire.local).service().cloned();
-            let began = Fact::ConnectBegan { tuple: wire, netns: None, isn: None, socket: None, owner: None, service };
+            let began = Fact::ConnectBegan {
+                tuple: wire,
+                netns: None,
+                isn: None,
+                socket: None,
+                owner: None,
+                service,
+            };
             self.tell(at, &row.input, began);
             self.tell(at, &row.input, fact);
         }

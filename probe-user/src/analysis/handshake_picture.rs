@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::picture;
 use super::model::{Arrow, ArrowKind, Ladder, Moment, Party, Role};
+use super::picture;
 use crate::diagnosis::incident::Incident;
 use crate::handshakes::{Connect, PacketKind, Seen};
 use crate::pods::naming;
@@ -117,11 +117,8 @@ fn party(role: Role, incident: &Incident) -> Party {
 pub(super) fn timeline(connect: &Connect, incident: &Incident, place: PlaceName<'_>) -> Vec<Moment> {
     let from_packets: BTreeSet<String> =
         connect.seen.iter().map(|seen| source(place(seen).as_str()).to_owned()).collect();
-    let packets = connect.seen.iter().map(|seen| Moment {
-        at: Some(seen.at),
-        source: place(seen),
-        text: packet(seen),
-    });
+    let packets =
+        connect.seen.iter().map(|seen| Moment { at: Some(seen.at), source: place(seen), text: packet(seen) });
     // What evidence says of packets is said by the packets themselves.
     let others = incident
         .evidence

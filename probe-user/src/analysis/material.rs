@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::access_log::Request;
 use crate::diagnosis::NodeFacts;
+use crate::diagnosis::incident::Incident;
 use crate::handshakes::Coverage;
 use crate::ipvs::table::{IpvsConnection, ServiceTable};
 use crate::kubelet_log::ProbeFailure;
@@ -54,6 +55,8 @@ pub struct Material {
     pub tracked: Vec<FromInput<ConntrackRow>>,
     /// Requests that a probed server logged.
     pub requests: Vec<FromInput<Request>>,
+    /// Incidents that a live trace or an earlier analysis told.
+    pub earlier: Vec<FromInput<Incident>>,
     /// `net.ipv4.ip_local_port_range`
     pub ephemeral: Option<FromInput<EphemeralRange>>,
     /// `net.ipv4.ip_local_reserved_ports`

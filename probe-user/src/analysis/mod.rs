@@ -2,6 +2,7 @@
 //! what reads files is [`crate::sources::offline`].
 
 mod conclude;
+mod earlier;
 mod gather;
 mod handshake_picture;
 mod listeners;
@@ -65,6 +66,6 @@ impl Packets {
     }
 }
 
+pub mod picture;
 #[cfg(test)]
 mod tests;
-pub mod picture;

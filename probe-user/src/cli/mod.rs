@@ -64,7 +64,9 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.common.verbose);
     if cli.common.output == output::Format::Html && !matches!(cli.command, Command::Analyze(_)) {
-        output::complain("portclash: -o html is for `portclash analyze` only; this command has text and json");
+        output::complain(
+            "portclash: -o html is for `portclash analyze` only; this command has text and json",
+        );
         return ExitCode::from(status::FAILED);
     }
     let result = match cli.command {

@@ -317,7 +317,9 @@ impl<'a> Session<'a> {
     fn write_summary(&self, summary: &Summary) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Text | Format::Html => out.write_all(text::summary_block(summary, self.style).as_bytes())?,
+            Format::Text | Format::Html => {
+                out.write_all(text::summary_block(summary, self.style).as_bytes())?
+            }
             Format::Json => json::write_summary(&mut out, summary)?,
         }
         out.flush()

@@ -248,7 +248,7 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
     };
     let seen = connects_seen.map_or_else(
         || "connects were not counted".to_owned(),
-        |seen| format!("{} connects seen", grouped(seen)),
+        |seen| format!("{} {} seen", grouped(seen), if seen == 1 { "connect" } else { "connects" }),
     );
     let found = match (found.is_empty(), complete) {
         (false, _) => found.join(", "),

@@ -50,7 +50,9 @@ pub(super) fn headline(incident: &Incident) -> String {
     match (incident.verdict, incident.outcome) {
         (Verdict::Collision, Outcome::Survived) => format!("{connect} succeeded, although {because}"),
         (Verdict::Collision, Outcome::Pending) => format!("{connect} is at risk: {because}"),
-        (Verdict::Collision, _) if open => format!("{connect} cannot complete: {because}"),
+        (Verdict::Collision, Outcome::Hijacked | Outcome::NoBackend) if open => {
+            format!("{connect} cannot complete: {because}")
+        }
         (Verdict::Collision, _) => format!("{connect} failed: {because}"),
         (Verdict::CollisionSnat, _) => {
             format!("{connect} failed: masquerading gave it a source port that belongs to an IPVS service")
@@ -338,6 +340,8 @@ pub(super) fn service(service: &ServiceInfo) -> String {
         service.backends.iter().take(MAX_BACKENDS).map(|backend| escape(backend)).collect();
     let list = shown.join(", ");
     let backends = match (service.backends.len(), shown.len()) {
+        // Whoever has the table has the scheduler too.
+        (0, _) if service.scheduler.is_none() => String::new(),
         (0, _) => ", without backends".to_owned(),
         (1, _) => format!(", backend {list}"),
         (all, listed) if all == listed => format!(", backends {list}"),

@@ -158,7 +158,11 @@ pub(super) fn rows(unreadable: &[Unreadable]) -> Vec<String> {
 }
 
 pub(super) fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    match (count, what.ends_with('s')) {
+        (1, _) => format!("1 {what}"),
+        (_, true) => format!("{count} {what}es"),
+        (_, false) => format!("{count} {what}s"),
+    }
 }
 
 /// From what a listing says to a time.

@@ -1,17 +1,17 @@
 //! Tables, lists, settings and logs.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use super::offline::Options;
 use super::offline_packets::{plural, rows};
 use crate::analysis::material::{FromInput, Material};
 use crate::analysis::model::InputAccount;
+use crate::inputs::incidents::{self, Record};
 use crate::inputs::{Found, Kind, settings};
 use crate::ipvs::{self, Content};
 use crate::kubelet_log::{self, LineParser, Times, YearRule};
-use crate::kubernetes::list::{self, ListKind};
 use crate::kubernetes::kube_proxy_log;
+use crate::kubernetes::list::{self, ListKind};
 use crate::node::sockets::text::parse_sockets;
 use crate::observation::Nanos;
 use crate::{access_log, node};
@@ -35,7 +35,9 @@ impl<'a> TextReader<'a> {
     pub(super) fn finish(mut self) -> Material {
         if self.left_out > 0 {
             let count = self.left_out;
-            self.material.incomplete.push(format!("{count} rows of tables and logs were left out: too many to be kept"));
+            self.material
+                .incomplete
+                .push(format!("{count} rows of tables and logs were left out: too many to be kept"));
         }
         self.material
     }
@@ -46,6 +48,7 @@ impl<'a> TextReader<'a> {
         match kind {
             Kind::Conntrack => self.conntrack(found, account),
             Kind::AccessLog => self.requests(found, account),
+            Kind::Incidents => self.incidents(found, account),
             _ => self.whole(kind, found, account),
         }
         let lost = account.skipped.iter().skip(before);
@@ -162,7 +165,9 @@ impl<'a> TextReader<'a> {
         account.read = plural(read.ports.len(), "port") + " that could not be opened";
         if !read.unreadable.is_empty() {
             let count = read.unreadable.len();
-            account.skipped.push(format!("{count} lines about ports that could not be opened were not understood"));
+            account
+                .skipped
+                .push(format!("{count} lines about ports that could not be opened were not understood"));
         }
         let refused: Vec<_> = read.ports.into_iter().map(|port| self.from(found, port)).collect();
         self.material.refused.extend(refused);
@@ -183,6 +188,22 @@ impl<'a> TextReader<'a> {
         account.skipped.extend(rows(&read.unreadable).into_iter().chain(read.cut));
         let tracked: Vec<_> = rows_read.into_iter().map(|row| self.from(found, row)).collect();
         self.material.tracked.extend(tracked);
+    }
+
+    fn incidents(&mut self, found: &mut Found<'_>, account: &mut InputAccount) {
+        let mut told = Vec::new();
+        let read = incidents::read(&mut *found.content, &mut |record| {
+            if let Record::Incident(incident) = record {
+                told.push(*incident);
+            }
+        });
+        account.read = plural(told.len(), "incident");
+        for (schema, count) in &read.others {
+            account.read += &format!("; {count} of {schema}, which is not read here");
+        }
+        account.skipped.extend(rows(&read.unreadable).into_iter().chain(read.cut));
+        let told = told.into_iter().map(|incident| self.from(found, incident)).collect();
+        self.keep(told, |material| &mut material.earlier);
     }
 
     fn requests(&mut self, found: &mut Found<'_>, account: &mut InputAccount) {
@@ -226,7 +247,11 @@ impl<'a> TextReader<'a> {
         }
         scanner.finish(&mut failures);
         let counts = scanner.counts();
-        account.read = format!("{}, {}", plural(usize::try_from(scanner.lines()).unwrap_or(usize::MAX), "line"), plural(failures.len(), "failed probe"));
+        account.read = format!(
+            "{}, {}",
+            plural(usize::try_from(scanner.lines()).unwrap_or(usize::MAX), "line"),
+            plural(failures.len(), "failed probe")
+        );
         if counts.assumed_utc > 0 {
             account.read += ", times without a zone read as UTC (--zone)";
         }

@@ -83,7 +83,8 @@ fn conntrack_tells_which_port_masquerading_chose() {
                 dst=10.23.77.129 sport=80 dport=36704\n";
     let mut rows = Vec::new();
     crate::node::conntrack_text::read(line.as_bytes(), &mut |row| rows.push(row));
-    let tracked = rows.into_iter().map(|value| FromInput { input: Arc::from("conntrack.txt"), at: START, value });
+    let tracked =
+        rows.into_iter().map(|value| FromInput { input: Arc::from("conntrack.txt"), at: START, value });
     let material = Material { tracked: tracked.collect(), ..with_table() };
     let analysis = analyse(&material, &[]);
     assert_eq!(only(&analysis).verdict, Verdict::CollisionSnat);
@@ -194,4 +195,22 @@ fn a_listener_on_a_service_is_a_conflict_and_kube_proxys_own_is_none() {
     assert_eq!(of(listener("0.0.0.0:37751", "kube-proxy")), 0);
     assert_eq!(of(listener("127.0.0.1:37752", "containerd")), 0);
     assert_eq!(of(listener("10.0.0.2:37751", "containerd")), 0);
+}
+
+#[test]
+fn what_a_live_trace_told_is_completed_and_not_told_twice() {
+    let found = analyse(&with_table(), &[Input("pod.pcap", 0, POD)]);
+    let mut live = only(&found).clone();
+    (live.outcome, live.confidence) = (Outcome::Hijacked, Confidence::Proven);
+    live.owner.comm = Some("kubelet".to_owned());
+    live.owner.confidence = Some(Confidence::Proven);
+    let from = |value| FromInput { input: Arc::from("trace.json"), at: START, value };
+    let material = Material { earlier: vec![from(live.clone()), from(live)], ..with_table() };
+    for inputs in [[Input("pod.pcap", 0, POD)].as_slice(), &[]] {
+        let analysis = analyse(&material, inputs);
+        assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Hijacked, Confidence::Proven));
+        assert_eq!(only(&analysis).owner.comm.as_deref(), Some("kubelet"));
+        assert_eq!(analysis.summary.verdicts.get(&Verdict::Collision), Some(&1));
+        assert!(!analysis.incidents[0].ladder.arrows.is_empty());
+    }
 }

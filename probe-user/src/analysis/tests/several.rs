@@ -57,7 +57,9 @@ fn handshakes_with_relative_numbers_are_told_apart_and_no_number_is_made_up() {
     let is_service = |tuple: crate::observation::Tuple| coverage.is_service(tuple.local);
     let mut tracker = Tracker::new(0, &is_service);
     let second = POD.replace("36704", "36705");
-    for (ms, place, packet) in POD.lines().chain(second.lines()).filter(|line| !line.trim().is_empty()).map(super::make::packet) {
+    for (ms, place, packet) in
+        POD.lines().chain(second.lines()).filter(|line| !line.trim().is_empty()).map(super::make::packet)
+    {
         let packet = match packet {
             crate::capture::Decoded::Tcp(mut segment) => {
                 segment.sequence = segment.sequence % 100;
@@ -77,6 +79,10 @@ fn handshakes_with_relative_numbers_are_told_apart_and_no_number_is_made_up() {
     let incident = &analysis.incidents[0].incident;
     assert_eq!(incident.connection.isn, None);
     assert!(incident.resets.iter().all(|reset| reset.seq == 1), "{:?}", incident.resets);
-    assert!(incident.evidence[0].text.contains("(sequence number 0, relative)"), "{:?}", incident.evidence[0]);
+    assert!(
+        incident.evidence[0].text.contains("(sequence number 0, relative)"),
+        "{:?}",
+        incident.evidence[0]
+    );
     assert!(analysis.incidents[0].ladder.arrows[0].label.ends_with("seq 0"));
 }
