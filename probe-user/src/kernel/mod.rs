@@ -6,6 +6,7 @@ pub mod event;
 pub mod ladder;
 pub mod layout;
 pub mod loader;
+pub mod packets;
 pub(crate) mod refusal;
 pub mod selftest;
 pub mod services;

@@ -8,5 +8,6 @@ pub mod live;
 pub mod node_files;
 pub mod node_live;
 pub mod owner;
+pub mod packets;
 pub mod table;
 mod translate;
