@@ -1,6 +1,7 @@
 //! The kernel side: field layout, the hook ladder, loading, event decoding, loss counters.
 
 pub mod btf;
+pub mod counters;
 pub mod counts;
 pub mod event;
 pub mod ladder;

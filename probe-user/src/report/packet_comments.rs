@@ -185,3 +185,90 @@ fn why(incident: &Incident, link: LinkType, bytes: &[u8]) -> Option<String> {
         Decoded::Other => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture;
+    use crate::report::samples;
+
+    fn said(incident: &Incident, bytes: &[u8]) -> String {
+        comments(incident, LinkType::RAW, bytes).pop().unwrap()
+    }
+
+    /// An IPv4 header and what follows it.
+    fn v4(protocol: u8, from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+        let mut packet = vec![0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, protocol, 0, 0];
+        packet.extend(from.iter().chain(&to).chain(payload));
+        packet
+    }
+
+    fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
+        let [from, to] = [from, to].map(u16::to_be_bytes);
+        [&from[..], &to, &[0; 8], &[0x50, flags], &[0; 6]].concat()
+    }
+
+    const NODE: [u8; 4] = [10, 23, 77, 129];
+    const POD: [u8; 4] = [10, 23, 77, 138];
+
+    #[test]
+    fn every_packet_of_the_labs_collision_says_who_and_why() {
+        let file = include_bytes!("../../tests/captures/lab-6.1-trace.pcapng");
+        let mut lines = Vec::new();
+        capture::read(&file[..], &mut |frame| {
+            let comments = comments(&samples::hijacked(), frame.link, frame.bytes);
+            assert_eq!(comments.len(), 2);
+            lines.extend(comments);
+        })
+        .unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        lines.retain(|line| seen.insert(line.clone()));
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn an_icmp_error_says_which_packet_it_answers() {
+        let about = |from, to, ports: [u16; 2]| {
+            let quoted = v4(6, from, to, &tcp(ports[0], ports[1], 0x12));
+            v4(1, NODE, from, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
+        };
+        let incident = samples::no_backend();
+        let text = said(&incident, &about(POD, NODE, [80, 36704]));
+        assert!(text.starts_with("ICMP port unreachable in answer to the SYN-ACK: IPVS"), "{text}");
+        assert_eq!(
+            said(&incident, &about(NODE, POD, [36704, 80])),
+            "ICMP port unreachable in answer to the SYN"
+        );
+    }
+
+    #[test]
+    fn what_is_translated_is_said_to_be() {
+        let incident = samples::hijacked();
+        let other = [10, 0, 0, 1];
+        let segment = |from, to, ports: [u16; 2], flags| {
+            said(&incident, &v4(6, from, to, &tcp(ports[0], ports[1], flags)))
+        };
+        assert_eq!(segment(other, POD, [36704, 80], 2), "SYN of the connect, its source translated");
+        assert_eq!(segment(NODE, other, [36704, 80], 2), "SYN of the connect, its destination translated");
+        assert_eq!(
+            segment(POD, NODE, [80, 36704], 4),
+            "RST from the server: it refuses the connection, or aborts it"
+        );
+        assert_eq!(segment(NODE, POD, [36704, 80], 16), "ACK: the handshake is complete");
+        // The same bytes mean something else where nothing was hijacked: the client's own stack.
+        let survived = samples::survived();
+        assert_eq!(said(&survived, &v4(6, NODE, POD, &tcp(36704, 80, 4))), "RST from the client's address");
+    }
+
+    #[test]
+    fn names_from_outside_cannot_change_the_text() {
+        let mut incident = samples::hijacked();
+        incident.owner.comm = Some("a\n\u{202e}b".to_owned());
+        incident.owner.pid = None;
+        incident.probe = None;
+        assert!(who(&incident).contains("a\\n\\u{202e}b connects from"), "{}", who(&incident));
+        incident.owner.comm = None;
+        assert!(who(&incident).contains("an unknown process connects from"));
+    }
+}

@@ -328,3 +328,7 @@ fn section(os: &str) -> Section<'_> {
         comments: &[],
     }
 }
+
+#[cfg(test)]
+#[path = "packet_log_tests.rs"]
+mod tests;

@@ -334,4 +334,31 @@ mod tests {
         assert_eq!(length, 65_535);
         assert!(std::str::from_utf8(&file[at..at + length]).is_ok());
     }
+
+    /// Wireshark's own reader, where it is installed; nothing else here needs it.
+    #[test]
+    fn tshark_reads_it_without_complaint() {
+        use std::process::Command;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("written.pcapng");
+        std::fs::write(&path, written()).unwrap();
+        let fields = [
+            "-n",
+            "-T",
+            "fields",
+            "-e",
+            "frame.comment",
+            "-e",
+            "frame.interface_name",
+            "-e",
+            "frame.time_epoch",
+        ];
+        let Ok(output) = Command::new("tshark").arg("-r").arg(&path).args(fields).output() else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        let complaints = said.lines().filter(|line| !line.starts_with("Running as user"));
+        assert_eq!(complaints.collect::<Vec<_>>(), [""; 0]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let first = text.lines().next().unwrap_or_default();
+        assert_eq!(first, "who,why\teth0@4026532000\t1700000000.123456789");
+    }
 }
