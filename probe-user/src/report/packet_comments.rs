@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::text_escape::escape;
-use crate::capture::{Decoded, LinkType, Segment, Unreachable, decode};
+use crate::capture::{Decoded, Flags, LinkType, Segment, Unreachable, decode};
 use crate::diagnosis::incident::{Confidence, Incident, Outcome, Verdict};
 
 /// Words for a packet of the connection of `incident`: who, then why.
@@ -120,10 +120,14 @@ impl Parties {
         if segment.flags.is_rst() {
             return self.reset(segment, translated);
         }
-        if segment.payload.is_some_and(|bytes| bytes > 0) {
-            return "first data of the connection (headers only)".to_owned();
-        }
-        "ACK: the handshake is complete".to_owned()
+        let what = if segment.payload.is_some_and(|bytes| bytes > 0) {
+            "first data of the connection (headers only)"
+        } else if segment.flags.0 & Flags::FIN != 0 {
+            "FIN: closed without having sent anything"
+        } else {
+            "ACK: the handshake is complete"
+        };
+        what.to_owned()
     }
 
     fn with_translation(
@@ -256,6 +260,7 @@ mod tests {
             "RST from the server: it refuses the connection, or aborts it"
         );
         assert_eq!(segment(NODE, POD, [36704, 80], 16), "ACK: the handshake is complete");
+        assert_eq!(segment(NODE, POD, [36704, 80], 17), "FIN: closed without having sent anything");
         // The same bytes mean something else where nothing was hijacked: the client's own stack.
         let survived = samples::survived();
         assert_eq!(said(&survived, &v4(6, NODE, POD, &tcp(36704, 80, 4))), "RST from the client's address");
