@@ -7,6 +7,7 @@ mod doctor;
 mod full_screen;
 mod named_owners;
 mod output;
+mod packet_files;
 mod pod_sources;
 mod pods;
 mod ports;

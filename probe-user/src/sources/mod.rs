@@ -11,5 +11,6 @@ pub mod offline;
 mod offline_packets;
 mod offline_texts;
 pub mod owner;
+pub mod packets;
 pub mod table;
 mod translate;
