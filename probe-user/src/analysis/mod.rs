@@ -69,3 +69,4 @@ impl Packets {
 pub mod picture;
 #[cfg(test)]
 mod tests;
+pub mod redact;
