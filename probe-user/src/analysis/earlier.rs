@@ -54,7 +54,7 @@ fn complete(incident: &mut Incident, before: &Incident) {
     if better(incident.probe.as_ref().is_some_and(|p| p.period_s.is_some()), before.probe.is_some()) {
         incident.probe.clone_from(&before.probe);
     }
-    if incident.hijack.is_none() {
+    if incident.hijack.as_ref().is_none_or(|hijack| hijack.state.is_none()) && before.hijack.is_some() {
         incident.hijack.clone_from(&before.hijack);
     }
     if before.resets.len() >= incident.resets.len() {
