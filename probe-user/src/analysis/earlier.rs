@@ -23,14 +23,13 @@ pub(super) fn merge(found: &mut Vec<Incident>, told: &[FromInput<Incident>]) -> 
     }
     let mut added = Vec::new();
     for before in told.iter().map(|from| &from.value).filter(|before| before.verdict != Verdict::None) {
-        match known.get(&identity(before)).and_then(|index| found.get_mut(*index)) {
-            Some(incident) => complete(incident, before),
-            None => {
-                known.insert(identity(before), found.len());
-                added.push(before.verdict);
-                found.push(before.clone());
-            }
+        if let Some(incident) = known.get(&identity(before)).and_then(|index| found.get_mut(*index)) {
+            complete(incident, before);
+            continue;
         }
+        known.insert(identity(before), found.len());
+        added.push(before.verdict);
+        found.push(before.clone());
     }
     added
 }
