@@ -6,6 +6,7 @@ use crate::capture::listing::{self, ListingForm};
 use crate::capture::{self, Decoded, decode};
 use crate::inputs::{Limits, Sources, incidents, looks_like, recognise, settings};
 use crate::ipvs::{self, Content};
+use crate::kubernetes::pod_text;
 use crate::node::conntrack_text;
 use crate::{access_log, ipvs::MAX_UNREADABLE};
 
@@ -97,6 +98,7 @@ pub fn inputs(bytes: &[u8]) {
     });
     assert!(sum <= LIMIT.max(bytes.len() as u64) && files <= 100 && walked.files <= 101);
     looks_like(bytes);
+    pod_text::parse(bytes);
     let lines = bytes.split(|byte| *byte == b'\n').count();
     let read = settings::parse(bytes);
     assert!(read.invalid.iter().all(|row| row.line <= lines));

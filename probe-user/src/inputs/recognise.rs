@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::capture::{self, listing::ListingForm};
 use crate::kubernetes::list::{self, ListKind};
+use crate::kubernetes::pod_text;
 use crate::node::conntrack_text;
 use crate::node::sockets::text as sockets;
 use crate::{access_log, ipvs, kubelet_log};
@@ -26,6 +27,8 @@ pub enum Kind {
     Ipvs(ipvs::Form),
     /// Services or Pods.
     Kubernetes(ListKind),
+    /// Names and addresses of Pods, as `kubectl get pods -o wide` prints them.
+    PodTable,
     /// A kubelet's log, in any wrapping.
     KubeletLog,
     /// kube-proxy's log.
@@ -53,6 +56,7 @@ impl fmt::Display for Kind {
             Self::Ipvs(form) => form.fmt(f),
             Self::Kubernetes(ListKind::Services) => f.write_str("list of Services"),
             Self::Kubernetes(ListKind::Pods) => f.write_str("list of Pods"),
+            Self::PodTable => f.write_str("table of Pods"),
             Self::KubeletLog => f.write_str("kubelet log"),
             Self::KubeProxyLog => f.write_str("kube-proxy log"),
             Self::AccessLog => f.write_str("access log"),
@@ -95,6 +99,7 @@ impl Kind {
         let tracked = || conntrack_text::is_row(line).then_some(Self::Conntrack);
         let ipvs = || ipvs::Form::of(line.as_bytes()).map(Self::Ipvs);
         let sockets = || sockets::Form::of(line.as_bytes()).map(Self::Sockets);
+        let pods = || pod_text::is_row(line).then_some(Self::PodTable);
         let settings = || is_sysctl(line).then_some(Self::Sysctls);
         let arguments = || super::settings::node_port_argument(line).is_some().then_some(Self::Arguments);
         packets()
@@ -102,6 +107,7 @@ impl Kind {
             .or_else(tracked)
             .or_else(ipvs)
             .or_else(sockets)
+            .or_else(pods)
             .or_else(settings)
             .or_else(arguments)
     }

@@ -73,6 +73,10 @@ fn every_other_kind() {
             "root 1 0.0 kube-apiserver --advertise-address=10.0.0.1 --service-node-port-range=20000-40000\n",
             Kind::Arguments,
         ),
+        (
+            "NAME READY STATUS RESTARTS AGE IP NODE\nnginx-0 1/1 Running 0 5d 10.23.77.138 node-a\n",
+            Kind::PodTable,
+        ),
         ("abi.vsyscall32 = 1\ndebug.x = 0\nnet.ipv4.tcp_tw_reuse = 2\n", Kind::Sysctls),
     ] {
         assert_eq!(recognise(text.as_bytes()), Some(kind), "{text}");
