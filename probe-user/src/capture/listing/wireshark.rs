@@ -57,6 +57,7 @@ pub(super) struct Parser {
 
 impl Parser {
     pub(super) fn line(&mut self, line: u64, text: &str, out: &mut Out<'_>) {
+        let text = &*row::columns(text);
         let trimmed = text.trim();
         if let Some(number) = frame_number(trimmed) {
             if self.pending.as_ref().is_none_or(|pending| pending.number != Some(number)) {
