@@ -109,8 +109,8 @@ fn ports_and_values(source: &str, destination: &str, flags: u8, after: &str) -> 
         match name {
             "Seq" => info.sequence = Some(number()?),
             "Ack" => info.acknowledgement = Some(number()?),
-            // Scaled by Wireshark where it saw the option: larger than the header's field.
-            "Win" => info.window = value.parse().ok(),
+            // Of other packets Wireshark prints the window as it is scaled, where it saw the option.
+            "Win" if flags & Flags::SYN != 0 || value == "0" => info.window = value.parse().ok(),
             "Len" => info.payload = Some(number()?),
             "TSval" => info.timestamp = value.parse().ok(),
             _ => {}
