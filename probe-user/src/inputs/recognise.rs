@@ -135,12 +135,28 @@ pub fn recognise(sample: &[u8]) -> Option<Kind> {
     let is_document = text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"[");
     // JSON and YAML quote lines of anything; a listing of Services has no line that is of another kind.
     let document = if is_document || starts_yaml(text) { list() } else { None };
-    document.or_else(|| by_lines(text)).or_else(list)
+    let found = document.or_else(|| by_lines(text)).or_else(list);
+    found.or_else(|| has_kubelet(text).then_some(Kind::KubeletLog))
 }
 
 /// What content that is not recognised looks like, for the message.
 pub fn looks_like(sample: &[u8]) -> &'static str {
-    if sample.is_empty() { "an empty file" } else { ipvs::form::looks_like(sample) }
+    let first = sample.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if sample.is_empty() {
+        "an empty file"
+    } else if kubelet_log::is_system_log(first.get(..LINE).unwrap_or(first)) {
+        "a log of the machine, without a line of the kubelet where it begins: give `journalctl -u kubelet`"
+    } else {
+        ipvs::form::looks_like(sample)
+    }
+}
+
+/// Whether a log of several programs has lines of the kubelet: they may be few.
+fn has_kubelet(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.get(..LINE).unwrap_or(line));
+    lines.any(|line| {
+        kubelet_log::is_system_log(line) && kubelet_log::recognise(line).is_some_and(|log| log.kubelet)
+    })
 }
 
 fn starts_yaml(text: &[u8]) -> bool {

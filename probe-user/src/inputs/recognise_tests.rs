@@ -98,6 +98,15 @@ fn what_a_log_quotes_is_no_other_kind() {
 }
 
 #[test]
+fn a_machines_log_is_the_kubelets_if_the_kubelet_is_in_it() {
+    let kernel = "Sep 15 19:09:04 node-a kernel: eth0: link up\n".repeat(400);
+    let kubelet = "Sep 15 19:09:04 node-a kubelet[607529]: I0915 19:09:04.534948 607529 prober.go:121] \"Probe failed\"\n";
+    assert_eq!(recognise(format!("{kernel}{kubelet}").as_bytes()), Some(Kind::KubeletLog));
+    assert_eq!(recognise(kernel.as_bytes()), None);
+    assert!(looks_like(kernel.as_bytes()).contains("journalctl -u kubelet"));
+}
+
+#[test]
 fn nothing_else_is_recognised() {
     for (text, looks) in [
         ("", "an empty file"),
