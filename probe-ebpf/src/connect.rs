@@ -23,6 +23,7 @@ use crate::{
         SK_DPORT, SK_NUM, SK_STATE, TCP_SND_UNA, TCP_WRITE_SEQ, addresses_of_sock, netns_of_sock, read,
     },
     maps::{FLAGGED, count, emit, is_service, is_service_port, set_owner, set_tuple, start_of},
+    packets::watch_packets,
 };
 
 /// Who the owner is: the task that runs, or the caller remembered for this socket. Constants, not closures: a closure
@@ -99,6 +100,7 @@ fn flag<const OWNER: bool>(sk: u64, local_port: u16, isn: u32) -> bool {
     if FLAGGED.insert(&sk, &flagged, 0).is_err() {
         count(Program::Connect, Counter::MapFull);
     }
+    watch_packets(isn);
     emit(Program::Connect, Kind::ConnectBegan, |event| {
         event.sock = sk;
         event.seq = isn;

@@ -50,12 +50,26 @@ offsets! {
     SKB_TRANSPORT;
     /// sk_buff.network_header
     SKB_NETWORK;
+    /// sk_buff.mac_header
+    SKB_MAC;
+    /// sk_buff.data
+    SKB_DATA;
+    /// sk_buff.len
+    SKB_LEN;
+    /// sk_buff.data_len
+    SKB_DATA_LEN;
     /// sk_buff.dev
     SKB_DEV;
     /// sk_buff.sk
     SKB_SK;
     /// net_device.nd_net
     DEV_NET;
+    /// net_device.name
+    DEV_NAME;
+    /// net_device.ifindex
+    DEV_INDEX;
+    /// net_device.type
+    DEV_TYPE;
     /// task_struct.group_leader
     TASK_LEADER;
     /// task_struct.start_boottime (5.5 and later)
@@ -75,6 +89,10 @@ offsets! {
 /// 1 where `tcp_send_reset` and `tcp_v4_send_reset` carry a reason as their third argument (6.10 and later).
 #[unsafe(no_mangle)]
 pub static RESET_HAS_REASON: Global<u32> = Global::new(0);
+
+/// 1 where the packets of flagged connections are to be recorded.
+#[unsafe(no_mangle)]
+pub static WANT_PACKETS: Global<u32> = Global::new(0);
 
 const AF_INET: u16 = 2;
 

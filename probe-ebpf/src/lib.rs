@@ -20,6 +20,15 @@ pub const MAX_FLAGGED: u32 = 16_384;
 pub const MAX_COUNTED: u32 = 16_384;
 /// Size of the ring buffer in bytes.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
+/// Size of the ring buffer of packets in bytes, where packets are asked for.
+pub const PACKET_RING_BYTES: u32 = 4 * 1024 * 1024;
+/// Devices whose lost packets are counted one by one.
+pub const MAX_DEVICES: u32 = 1024;
+/// Length of a device name, `IFNAMSIZ` in include/uapi/linux/if.h, with its terminating NUL.
+pub const DEVICE_NAME_LEN: usize = 16;
+/// Most bytes of a packet that are recorded: every header of an ICMPv4 error about a TCP segment, all with the most
+/// options (14 + 60 + 8 + 60 + 60), and room for a longer link header.
+pub const PACKET_BYTES: usize = 256;
 
 /// What an [`Event`] says. The numbers are the wire format.
 #[repr(u32)]
@@ -189,6 +198,52 @@ pub struct Count {
 }
 const _: () = assert!(size_of::<Count>() == 24);
 
+/// A device in one network namespace, and the key of the map of lost packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Its index there.
+    pub index: u32,
+    /// `net_device.type`, an `ARPHRD_` number of include/uapi/linux/if_arp.h.
+    pub kind: u32,
+    /// Its name, NUL-padded.
+    pub name: [u8; DEVICE_NAME_LEN],
+}
+const _: () = assert!(size_of::<Device>() == 28);
+
+/// One record of the ring buffer of packets: the headers of a packet of a flagged connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Packet {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at_ns: u64,
+    /// Initial sequence number of the connection.
+    pub isn: u32,
+    /// Where it was seen.
+    pub device: Device,
+    /// 1 = the device received it, 2 = the device sends it (as in pcapng's packet flags).
+    pub direction: u32,
+    /// Length on the wire, from the first byte of `data` on.
+    pub original: u32,
+    /// Bytes of `data` that are set.
+    pub captured: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// Link header (Ethernet only), IP and TCP or ICMP headers; no payload.
+    pub data: [u8; PACKET_BYTES],
+}
+
+/// Size of [`Packet`]; the decoder refuses records of any other length.
+pub const PACKET_SIZE: usize = 312;
+const _: () = assert!(size_of::<Packet>() == PACKET_SIZE);
+
+/// `ARPHRD_ETHER`: a device whose packets begin with an Ethernet header.
+pub const DEVICE_ETHERNET: u32 = 1;
+/// `ARPHRD_LOOPBACK`: the same.
+pub const DEVICE_LOOPBACK: u32 = 772;
+
 /// Per-CPU counters, indexes of the `COUNTERS` map. One block of [`COUNTERS_PER_PROGRAM`] per [`Program`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,9 +282,11 @@ pub enum Program {
     Ports = 8,
     /// counts of EADDRNOTAVAIL per process and destination, any rung; runs = failures counted
     PortsEnd = 9,
+    /// packets of flagged connections; runs = packets that were recorded or should have been
+    Packets = 10,
 }
 /// Every [`Program`], in the order of its number, with its name in output.
-pub const PROGRAMS: [(Program, &str); 10] = [
+pub const PROGRAMS: [(Program, &str); 11] = [
     (Program::Connect, "connect"),
     (Program::ConnectEnd, "connect_end"),
     (Program::Reset, "reset"),
@@ -240,6 +297,7 @@ pub const PROGRAMS: [(Program, &str); 10] = [
     (Program::Trigger, "trigger"),
     (Program::Ports, "ports"),
     (Program::PortsEnd, "ports_end"),
+    (Program::Packets, "packets"),
 ];
 
 /// IPv4 address in the 16-byte form used throughout.

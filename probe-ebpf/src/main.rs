@@ -17,6 +17,8 @@ mod outcome;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod packets;
+#[cfg(target_arch = "bpf")]
 mod ports;
 #[cfg(target_arch = "bpf")]
 mod reset;

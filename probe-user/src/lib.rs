@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod exposure;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod handshakes;
 pub mod inputs;
 pub mod ipvs;
 pub mod kernel;

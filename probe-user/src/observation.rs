@@ -46,6 +46,21 @@ pub struct Owner {
     pub container_id: Option<String>,
 }
 
+/// Why a connect was reset, other than by a hijack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResetCause {
+    /// Nobody listens on the server's port.
+    ClosedPort,
+    /// The client itself aborted the connection (SO_LINGER with a time of 0, or closed with data unread).
+    Aborted,
+    /// The reply came from an address that the client never connected to: address translation was not undone.
+    NoReverseNat(SocketAddr),
+    /// The reply came when the client had given up.
+    LateReply,
+    /// The client's side rejected the reply, and its source port is no service.
+    Unexplained,
+}
+
 /// What an observation says. A field that the source does not know is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
@@ -152,6 +167,56 @@ pub enum Fact {
         socket: Option<u64>,
         /// Error on the socket (ETIMEDOUT, ECONNREFUSED, …); 0 = its process closed it.
         errno: i32,
+    },
+    /// The connect was reset, and not by IPVS.
+    ResetOtherwise {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// By what.
+        cause: ResetCause,
+    },
+    /// Masquerading gave the connect another source on the wire, `tuple.local`, than its socket has.
+    Masqueraded {
+        /// Addresses as they are on the wire.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Source address and port of the socket.
+        original: SocketAddr,
+    },
+    /// The first SYN was not answered, the second one was.
+    FirstSynLost {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Time between the two, nanoseconds.
+        waited_ns: Nanos,
+    },
+    /// An earlier connection with the same addresses was still remembered when the connect began.
+    Remembered {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// Its state, such as `TIME_WAIT`.
+        state: String,
+    },
+    /// Nothing that was given shows a service at the connect's source, so it is watched for another reason.
+    NoService {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+    },
+    /// Nothing more was seen of the connect, although its client would have tried again had it still waited.
+    FellSilent {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
     },
     /// The kubelet logged that a probe failed.
     ProbeFailed {

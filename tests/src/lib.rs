@@ -20,3 +20,4 @@ pub mod scenarios;
 pub mod server;
 pub mod story;
 pub mod tracer;
+pub mod written;

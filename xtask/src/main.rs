@@ -6,6 +6,7 @@ mod command;
 mod demo;
 mod initramfs;
 mod modules;
+mod record;
 mod setup;
 mod stages;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure what tracing costs
     Bench(bench::Arguments),
+    /// Record the incident in a virtual machine: captures for the tests of what reads them
+    Record(record::Arguments),
     /// Run a command in a virtual machine that is set up as the lab's node
     Vm(vm::cli::Arguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Record(arguments) => record::run(&arguments),
         Task::Vm(arguments) => vm::cli::run(&arguments),
     };
     match result {

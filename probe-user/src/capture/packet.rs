@@ -33,6 +33,11 @@ impl Flags {
         self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN | Self::ACK
     }
 
+    /// ACK.
+    pub const fn has_ack(self) -> bool {
+        self.0 & Self::ACK != 0
+    }
+
     /// RST.
     pub const fn is_rst(self) -> bool {
         self.0 & Self::RST != 0

@@ -145,7 +145,7 @@ fn write(check: &Check, args: &Args, common: &Common) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match common.output {
         _ if args.fix_script => out.write_all(check_script::script(check).as_bytes())?,
-        Format::Text => {
+        Format::Text | Format::Html => {
             let style = text::TextStyle { colour: common.colour(), width: width() };
             out.write_all(report::check::page(check, style).as_bytes())?;
         }

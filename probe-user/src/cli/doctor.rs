@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
 fn write(doctor: &Doctor, common: &Common) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match common.output {
-        Format::Text => {
+        Format::Text | Format::Html => {
             let style = text::TextStyle { colour: common.colour(), width: width() };
             out.write_all(report::doctor::page(doctor, style).as_bytes())?;
         }

@@ -1,14 +1,17 @@
 //! Command line: one file per subcommand, with its arguments, wiring and exit status.
 
+mod analyze;
 mod check;
 mod completions;
 mod doctor;
 mod full_screen;
 mod named_owners;
 mod output;
+mod packet_files;
 mod pod_sources;
 mod pods;
 mod ports;
+mod progress;
 mod remote;
 mod stop;
 mod trace;
@@ -48,6 +51,7 @@ struct Cli {
 enum Command {
     Check(check::Args),
     Trace(trace::Args),
+    Analyze(analyze::Args),
     Ports(ports::Args),
     Pods(pods::Args),
     Doctor(doctor::Args),
@@ -60,9 +64,16 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.common.verbose);
+    if cli.common.output == output::Format::Html && !matches!(cli.command, Command::Analyze(_)) {
+        output::complain(
+            "portclash: -o html is for `portclash analyze` only; this command has text and json",
+        );
+        return ExitCode::from(status::FAILED);
+    }
     let result = match cli.command {
         Command::Check(args) => check::run(&args, &cli.common),
         Command::Trace(args) => trace::run(&args, &cli.common),
+        Command::Analyze(args) => analyze::run(&args, &cli.common),
         Command::Ports(args) => ports::run(&args, &cli.common),
         Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),

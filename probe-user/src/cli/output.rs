@@ -29,6 +29,8 @@ pub(crate) enum Format {
     Text,
     /// For programs
     Json,
+    /// One self-contained page; `analyze` only
+    Html,
 }
 
 impl Common {

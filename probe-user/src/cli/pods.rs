@@ -93,7 +93,7 @@ fn write(session: &Session, common: &Common, now: Nanos) -> io::Result<()> {
     let index = session.names().pods();
     let mut out = io::stdout().lock();
     match common.output {
-        Format::Text => {
+        Format::Text | Format::Html => {
             let style = text::TextStyle { colour: common.colour(), width: width() };
             out.write_all(report::pods::page(index, session.notes(), now, style).as_bytes())?;
         }

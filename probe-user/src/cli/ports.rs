@@ -189,7 +189,7 @@ fn show(
 fn write(report: &Report, common: &Common) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match common.output {
-        Format::Text => {
+        Format::Text | Format::Html => {
             let style = TextStyle { colour: common.colour(), width: width() };
             out.write_all(report::ports::page(report, style).as_bytes())?;
         }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use tokio::time::Instant;
 
 use super::output::{Common, Format, WRITE, complain, width};
+use super::packet_files::{PacketArgs, PacketFiles};
 use super::pod_sources::PodSourceArgs;
 use super::remote::Remote;
 use super::status;
@@ -63,6 +64,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH|PID", default_value = "1", hide_default_value = true)]
     netns: NetnsSpec,
     #[command(flatten)]
+    packets: PacketArgs,
+    #[command(flatten)]
     sources: PodSourceArgs,
 }
 
@@ -74,6 +77,8 @@ Examples:
   portclash trace --comm kubelet --remote 10.23.77.138:80
   portclash trace --pods file:pods.json           names from `kubectl get pods,svc -A -o json`
   portclash trace --netns /run/netns/blue         IPVS in another network namespace
+  portclash trace --write hit.pcapng --write-size 10M --write-files 5
+                                                  packets of what collides, for Wireshark: the last 5 files of 10 MiB
 
 Needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE.
 Exit status: 0 nothing found, 1 a collision or used-up ports found, 2 could not trace, 3 nothing found, but the
@@ -139,13 +144,15 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         poll: args.poll,
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),
+        packets: args.packets.wanted(),
     };
+    let packets = args.packets.create()?;
     let mut log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
     let mut live = Live::start(&options)?;
     complain(&live.opening());
     let names = args.sources.start(live.netns(), live.clock().now(), false)?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
-    let mut session = Session::new(args, common, names);
+    let mut session = Session::new(args, common, names, packets);
     if let Some(log) = &log {
         complain(&format!("kubelet log: {}", log.name()));
         session.wait_for_log();
@@ -204,6 +211,7 @@ struct Session<'a> {
     style: text::TextStyle,
     diagnosis: Diagnosis,
     names: Names,
+    packets: PacketFiles,
     /// Incidents shown, false alarms not counted.
     shown: u64,
     /// Concluded connections that were asked for, per verdict.
@@ -219,13 +227,14 @@ struct Session<'a> {
 const LOG_WAIT_NS: i64 = 2_000_000_000;
 
 impl<'a> Session<'a> {
-    fn new(args: &'a Args, common: &Common, names: Names) -> Self {
+    fn new(args: &'a Args, common: &Common, names: Names, packets: PacketFiles) -> Self {
         Self {
             args,
             format: common.output,
             style: text::TextStyle { colour: common.colour(), width: width() },
             diagnosis: Diagnosis::new(Settings::default()),
             names,
+            packets,
             shown: 0,
             verdicts: BTreeMap::new(),
             explained: std::collections::HashSet::new(),
@@ -263,6 +272,7 @@ impl<'a> Session<'a> {
             updates.extend(self.diagnosis.observe(row));
         }
         updates.extend(self.diagnosis.advance(live.clock().now()));
+        self.packets.take(live);
         self.show(updates, live).context(WRITE)
     }
 
@@ -281,10 +291,16 @@ impl<'a> Session<'a> {
             }
             let (Update::Began(incident) | Update::Clear(incident) | Update::Concluded(incident)) = &update;
             if !self.args.wants(incident) {
+                self.packets.unwanted(incident);
                 continue;
             }
+            match &update {
+                Update::Began(_) => {}
+                Update::Clear(incident) => self.packets.clear(incident),
+                Update::Concluded(incident) => self.packets.concluded(incident),
+            }
             match self.format {
-                Format::Text => self.show_text(&mut out, &update)?,
+                Format::Text | Format::Html => self.show_text(&mut out, &update)?,
                 Format::Json => {
                     if let Update::Concluded(incident) = &update {
                         json::write_incident(&mut out, incident)?;
@@ -317,7 +333,9 @@ impl<'a> Session<'a> {
     fn write_summary(&self, summary: &Summary) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Text => out.write_all(text::summary_block(summary, self.style).as_bytes())?,
+            Format::Text | Format::Html => {
+                out.write_all(text::summary_block(summary, self.style).as_bytes())?
+            }
             Format::Json => json::write_summary(&mut out, summary)?,
         }
         out.flush()
@@ -345,6 +363,8 @@ impl<'a> Session<'a> {
         if let Some(log) = log {
             self.add_log(&mut summary, log);
         }
+        let all = !self.enough();
+        self.packets.finish(live, all, &mut summary)?;
         self.write_summary(&summary).context(WRITE)?;
         Ok(match (self.shown, summary.incomplete.is_empty()) {
             (1.., _) => status::FOUND,

@@ -47,8 +47,48 @@ pub fn advise(node: &NodeFacts, cause: &Cause) -> Vec<Advice> {
             Some(local) if bound_on_purpose(node, local.port()) => vec![stop_binding(node, local.port())],
             local => reserve(node, local.map(|local| local.port())).into_iter().collect(),
         },
+        Verdict::CollisionSnat => vec![masquerade(node, cause.local)],
+        Verdict::ListenConflict => reserve(node, cause.local.map(|local| local.port())).into_iter().collect(),
+        Verdict::ReuseDelay => vec![reuse()],
         Verdict::Exhaustion => exhaustion(node, cause.remote),
-        _ => Vec::new(),
+        Verdict::OtherReset | Verdict::None => Vec::new(),
+    }
+}
+
+/// Masquerading picks its ports by itself: from the socket's own port, else from the whole range of its rule.
+fn masquerade(node: &NodeFacts, local: Option<SocketAddr>) -> Advice {
+    let (first, last) = node.node_port_range.unwrap_or(DEFAULT_NODE_PORTS);
+    let ports = PortRanges::range(first, last).union(&node.service_ports.iter().copied().collect());
+    let clear = PortRanges::range(1024, u16::MAX).difference(&ports);
+    let longest = clear.ranges().iter().max_by_key(|(from, to)| to - from);
+    let to = longest.map_or_else(String::new, |(from, to)| format!(", such as --to-ports {from}-{to}"));
+    let port = local.map_or_else(String::new, |local| format!(" {}", local.port()));
+    Advice {
+        setting: "the rule that masquerades (iptables -t nat, CNI plug-in, ip-masq-agent)".to_owned(),
+        value: None,
+        command: None,
+        persist: None,
+        why: format!(
+            "The socket has another source port; masquerading put{port} on the wire. It knows nothing of \
+             ip_local_reserved_ports and ip_local_port_range. Give the rule a range of ports that is clear of the service \
+             ports{to} (for TCP and UDP), and leave out --random-fully, which makes such a choice more likely."
+        ),
+    }
+}
+
+/// Why the first SYN to a port that was used before is dropped: `ip_vs_in_hook` in net/netfilter/ipvs/ip_vs_core.c.
+fn reuse() -> Advice {
+    Advice {
+        setting: "net.ipv4.vs.conn_reuse_mode".to_owned(),
+        value: None,
+        command: Some("sysctl net.ipv4.vs.conn_reuse_mode net.ipv4.vs.conntrack; uname -r".to_owned()),
+        persist: None,
+        why: "IPVS still knew an earlier connection with the same addresses and ports, and dropped the first SYN to forget it; \
+              the client's second SYN, a second later, came through. Kernels before 5.9 do so for every reused port where \
+              conntrack is on: use 5.9 or later. Setting conn_reuse_mode to 0 there avoids the second, but then connections \
+              from reused ports also go to backends that are being taken out of service. Fewer short connections to the \
+              service (keep-alive) help on every kernel."
+            .to_owned(),
     }
 }
 

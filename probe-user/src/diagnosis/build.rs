@@ -36,7 +36,7 @@ pub(super) fn incident(
     let tuple = connection.tuple();
     let (local, remote) = (tuple.map(|tuple| tuple.local), tuple.map(|tuple| tuple.remote));
     let advice = match judged.verdict {
-        Verdict::Collision => {
+        Verdict::Collision | Verdict::CollisionSnat | Verdict::ReuseDelay => {
             let node = with_service_ports(node, connection.netns(), connection.start(), tables);
             advise(&node, &Cause { verdict: judged.verdict, local, remote })
         }
@@ -93,7 +93,7 @@ fn hijack(case: &Case<'_>) -> Option<Hijack> {
     })
 }
 
-fn service_info(service: &Service) -> Option<ServiceInfo> {
+pub(super) fn service_info(service: &Service) -> Option<ServiceInfo> {
     let ServiceId::Address(protocol, address) = service.id else { return None };
     Some(ServiceInfo {
         protocol: protocol.to_string(),

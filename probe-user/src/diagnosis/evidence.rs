@@ -8,7 +8,7 @@ use super::lines::Line;
 use super::time::rfc3339;
 use crate::kubelet_log::{FailureClass, ProbeFailure};
 use crate::kubernetes::pod::ProbeType;
-use crate::observation::{Fact, Nanos, Observation};
+use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
 
 /// All evidence of a case, oldest first, with the reports of the connect itself and the kubelet's log line.
 pub(super) fn sentences(case: &Case<'_>, line: Option<&Line>) -> Vec<Evidence> {
@@ -89,13 +89,16 @@ const LAST: u8 = 9;
 /// Facts of one instant in the order in which they happen.
 fn stage(fact: &Fact) -> u8 {
     match fact {
-        Fact::Services { .. } | Fact::ConnectBegan { .. } => 0,
-        Fact::SynRetransmitted { .. } => 1,
+        Fact::Services { .. }
+        | Fact::ConnectBegan { .. }
+        | Fact::Remembered { .. }
+        | Fact::NoService { .. } => 0,
+        Fact::SynRetransmitted { .. } | Fact::Masqueraded { .. } | Fact::FirstSynLost { .. } => 1,
         Fact::Hijacked { .. } | Fact::NoBackend { .. } => 2,
-        Fact::Reset { .. } => 3,
+        Fact::Reset { .. } | Fact::ResetOtherwise { .. } => 3,
         Fact::Established { .. } => 4,
         Fact::ConnectFailed { .. } => 6,
-        Fact::Died { .. } => 7,
+        Fact::Died { .. } | Fact::FellSilent { .. } => 7,
         Fact::ConnectionRow { .. } => 8,
         Fact::ProbeFailed { .. } => LAST,
     }
@@ -131,8 +134,47 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
         Fact::Died { errno, .. } => died(*errno),
         Fact::ConnectFailed { errno, .. } => format!("connect() failed with {}", errno_name(*errno)),
         Fact::ProbeFailed { failure, .. } => logged(failure),
+        Fact::ResetOtherwise { tuple, cause, .. } => otherwise(*tuple, *cause),
+        Fact::Masqueraded { tuple, original, .. } => format!(
+            "masquerading changed the source from {original} to {}; ip_local_reserved_ports has no say in that",
+            tuple.local
+        ),
+        Fact::FirstSynLost { waited_ns, .. } => {
+            format!("the first SYN was not answered, the second one was, {} ms later", waited_ns / 1_000_000)
+        }
+        Fact::Remembered { state, .. } => {
+            format!("an earlier connection with the same addresses was still remembered, in state {state}")
+        }
+        Fact::NoService { tuple, .. } => {
+            format!("nothing that was given shows a service at {}", tuple.local)
+        }
+        Fact::FellSilent { .. } => {
+            "nothing more was seen of it, although a client that still waits would have sent its SYN again"
+                .to_owned()
+        }
         Fact::ConnectBegan { .. } | Fact::Services { .. } => {
             format!("connect from {}", address(local))
+        }
+    }
+}
+
+fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
+    let Tuple { local, remote } = tuple;
+    match cause {
+        ResetCause::ClosedPort => format!("{remote} refused the connection: nobody listens there"),
+        ResetCause::Aborted => format!(
+            "{local} itself aborted the connection after the server's reply (RST with ACK): its program asked for that, by \
+             SO_LINGER or by closing with data unread"
+        ),
+        ResetCause::NoReverseNat(by) => format!(
+            "the reply came from {by}, but the SYN had gone to {remote}: address translation was not undone on the way back, so \
+             {local} rejected it"
+        ),
+        ResetCause::LateReply => {
+            format!("the reply of {remote} came so late that {local} had given up, and was rejected")
+        }
+        ResetCause::Unexplained => {
+            format!("{local} rejected the reply of {remote}; its port is no service of the IPVS table")
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::index::Keys;
 use crate::ipvs::table::{IpvsConnection, Protocol, canonical};
-use crate::observation::{Fact, Nanos, Observation, Tuple};
+use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
 
 /// The errno that means "no free source port towards that destination".
 pub(super) const EADDRNOTAVAIL: i32 = 99;
@@ -38,6 +38,12 @@ impl Held {
             Fact::SynRetransmitted { .. } => "syn_retransmitted",
             Fact::Established { .. } => "established",
             Fact::Died { .. } => "died",
+            Fact::ResetOtherwise { .. } => "reset_otherwise",
+            Fact::Masqueraded { .. } => "masqueraded",
+            Fact::FirstSynLost { .. } => "first_syn_lost",
+            Fact::Remembered { .. } => "remembered",
+            Fact::NoService { .. } => "no_service",
+            Fact::FellSilent { .. } => "fell_silent",
             // Any connect of the node can fail; those that were not flagged are none of our business.
             // A log line is counted on its own.
             Fact::ConnectFailed { .. }
@@ -67,6 +73,12 @@ fn keys(fact: &Fact) -> Keys {
         Fact::SynRetransmitted { tuple, socket, .. }
         | Fact::Established { tuple, socket, .. }
         | Fact::Died { tuple, socket, .. } => life(Some(*tuple), *socket),
+        Fact::ResetOtherwise { tuple, .. }
+        | Fact::Masqueraded { tuple, .. }
+        | Fact::FirstSynLost { tuple, .. }
+        | Fact::Remembered { tuple, .. }
+        | Fact::NoService { tuple, .. }
+        | Fact::FellSilent { tuple, .. } => life(Some(*tuple), None),
         Fact::ConnectFailed { local: Some(local), remote: Some(remote), socket, .. } => {
             life(Some(Tuple { local: *local, remote: *remote }), *socket)
         }
@@ -105,7 +117,21 @@ fn canonical_fact(mut fact: Fact) -> Fact {
         | Fact::NoBackend { tuple, .. }
         | Fact::SynRetransmitted { tuple, .. }
         | Fact::Established { tuple, .. }
-        | Fact::Died { tuple, .. } => *tuple = canonical_tuple(*tuple),
+        | Fact::Died { tuple, .. }
+        | Fact::FirstSynLost { tuple, .. }
+        | Fact::Remembered { tuple, .. }
+        | Fact::NoService { tuple, .. }
+        | Fact::FellSilent { tuple, .. } => *tuple = canonical_tuple(*tuple),
+        Fact::ResetOtherwise { tuple, cause, .. } => {
+            *tuple = canonical_tuple(*tuple);
+            if let ResetCause::NoReverseNat(address) = cause {
+                *address = canonical(*address);
+            }
+        }
+        Fact::Masqueraded { tuple, original, .. } => {
+            *tuple = canonical_tuple(*tuple);
+            *original = canonical(*original);
+        }
         Fact::ConnectFailed { local, remote, .. } => {
             *local = local.map(canonical);
             *remote = remote.map(canonical);

@@ -128,10 +128,10 @@ pub struct Probe {
     pub container: String,
     /// `address:port`
     pub target: Option<String>,
-    /// Period in seconds.
-    pub period_s: u32,
-    /// Timeout in seconds.
-    pub timeout_s: u32,
+    /// Period in seconds; `null` where only the kubelet's log tells of the probe.
+    pub period_s: Option<u32>,
+    /// Timeout in seconds; `null` where nothing tells.
+    pub timeout_s: Option<u32>,
     /// How sure the match is.
     pub confidence: Confidence,
 }

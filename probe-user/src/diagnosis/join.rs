@@ -76,6 +76,12 @@ fn rank(fact: &Held, connection: &Tracked) -> Option<Rank> {
         Fact::SynRetransmitted { netns, .. }
         | Fact::Established { netns, .. }
         | Fact::Died { netns, .. }
+        | Fact::ResetOtherwise { netns, .. }
+        | Fact::Masqueraded { netns, .. }
+        | Fact::FirstSynLost { netns, .. }
+        | Fact::Remembered { netns, .. }
+        | Fact::NoService { netns, .. }
+        | Fact::FellSilent { netns, .. }
         | Fact::ConnectFailed { netns, .. } => {
             by_life(fact, connection).filter(|_| agree(*netns, connection.netns()))
         }

@@ -6,7 +6,7 @@ use super::connection::Tracked;
 use super::incident::{Confidence, Outcome, Verdict};
 use super::tables::{Tables, service_at};
 use crate::ipvs::table::{IpvsConnection, Service};
-use crate::observation::{Fact, Nanos, Observation};
+use crate::observation::{Fact, Nanos, Observation, ResetCause};
 
 /// A row of the IPVS connection table outlives its connection by this (SYN_RECV: 60 s).
 const ROW_LIFETIME_NS: Nanos = 60_000_000_000;
@@ -34,6 +34,16 @@ pub(super) struct Judgement {
     pub(super) confidence: Confidence,
     /// Since when nothing that can still come is expected to change it.
     pub(super) clear_at: Option<Nanos>,
+}
+
+impl Judgement {
+    /// The kubelet logged that its probe failed: whatever became of the socket, the connect did not complete.
+    pub(super) fn given_up(mut self) -> Self {
+        if self.outcome == Outcome::Pending {
+            self.outcome = Outcome::Failed;
+        }
+        self
+    }
 }
 
 /// Who sent a RST, as far as the fact tells.
@@ -152,11 +162,33 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn judge(&self) -> Judgement {
+        let ipvs_seen = !self.hijacks().is_empty() || self.has(|fact| matches!(fact, Fact::NoBackend { .. }));
+        let mut judged = self.of_addresses(ipvs_seen);
+        if judged.verdict != Verdict::Collision {
+            return judged;
+        }
+        // That the port is a service's is what makes it a collision; the hijack itself proves that too.
+        if self.no_service() && !ipvs_seen {
+            judged.confidence = Confidence::Possible;
+        }
+        if judged.outcome == Outcome::Pending && self.has(|fact| matches!(fact, Fact::FellSilent { .. })) {
+            judged.outcome = Outcome::Failed;
+        }
+        if self.has(|fact| matches!(fact, Fact::Masqueraded { .. })) {
+            judged.verdict = Verdict::CollisionSnat;
+        }
+        judged
+    }
+
+    fn no_service(&self) -> bool {
+        self.service.is_none() && self.has(|fact| matches!(fact, Fact::NoService { .. }))
+    }
+
+    fn of_addresses(&self, ipvs_seen: bool) -> Judgement {
         let told =
             |verdict, outcome, confidence, clear_at| Judgement { verdict, outcome, confidence, clear_at };
         let hijacked_at = self.hijacks().first().map(|(fact, _)| fact.at);
         if self.has(|fact| matches!(fact, Fact::Established { .. })) {
-            let ipvs_seen = hijacked_at.is_some() || self.has(|fact| matches!(fact, Fact::NoBackend { .. }));
             return self.survived(ipvs_seen);
         }
         let by = |who: Resetter| self.earliest(|fact| self.resetter(fact) == Some(who));
@@ -166,6 +198,9 @@ impl<'a> Case<'a> {
         }
         if let Some(at) = self.earliest(|fact| matches!(fact, Fact::NoBackend { .. })) {
             return told(Verdict::Collision, Outcome::NoBackend, Confidence::Proven, Some(at));
+        }
+        if let Some(judgement) = self.reset_otherwise() {
+            return judgement;
         }
         if let Some(at) = by(Resetter::Elsewhere) {
             return told(Verdict::Collision, Outcome::Hijacked, Confidence::Likely, Some(at));
@@ -193,10 +228,42 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// The packets themselves show another reason.
+    fn reset_otherwise(&self) -> Option<Judgement> {
+        let causes = self.facts.iter().filter_map(|fact| match fact.fact {
+            Fact::ResetOtherwise { cause, .. } => Some((fact.at, cause)),
+            _ => None,
+        });
+        let (at, cause) = causes.min()?;
+        let confidence = match cause {
+            ResetCause::LateReply | ResetCause::Unexplained => Confidence::Possible,
+            ResetCause::ClosedPort | ResetCause::Aborted | ResetCause::NoReverseNat(_) => Confidence::Likely,
+        };
+        Some(Judgement {
+            verdict: Verdict::OtherReset,
+            outcome: Outcome::Failed,
+            confidence,
+            clear_at: Some(at),
+        })
+    }
+
     fn survived(&self, ipvs_seen: bool) -> Judgement {
-        let verdict = if self.to_service && !ipvs_seen { Verdict::None } else { Verdict::Collision };
-        let confidence = if ipvs_seen { Confidence::Proven } else { Confidence::Likely };
-        Judgement { verdict, outcome: Outcome::Survived, confidence, clear_at: None }
+        let told = |verdict, confidence| Judgement {
+            verdict,
+            outcome: Outcome::Survived,
+            confidence,
+            clear_at: None,
+        };
+        if ipvs_seen {
+            return told(Verdict::Collision, Confidence::Proven);
+        }
+        if self.to_service && self.has(|fact| matches!(fact, Fact::FirstSynLost { .. })) {
+            let remembered = self.has(|fact| matches!(fact, Fact::Remembered { .. }));
+            let confidence = if remembered { Confidence::Likely } else { Confidence::Possible };
+            return told(Verdict::ReuseDelay, confidence);
+        }
+        let collides = !self.no_service() && !self.to_service;
+        told(if collides { Verdict::Collision } else { Verdict::None }, Confidence::Likely)
     }
 
     /// A RST from the connection's own address while IPVS was not seen to touch it.

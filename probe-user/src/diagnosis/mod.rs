@@ -16,6 +16,7 @@ mod index;
 mod join;
 mod judge;
 mod lines;
+pub mod listen;
 mod state;
 mod tables;
 pub mod time;

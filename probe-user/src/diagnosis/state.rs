@@ -250,6 +250,7 @@ impl State {
     }
 
     fn incident(&self, case: &Case<'_>, judged: Judgement, line: Option<&Line>) -> Box<Incident> {
+        let judged = if line.is_some() { judged.given_up() } else { judged };
         Box::new(build::incident(case, judged, &self.node, &self.tables, line))
     }
 

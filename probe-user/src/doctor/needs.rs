@@ -75,6 +75,7 @@ const fn purpose(need: Need) -> &'static str {
         Need::NoBackend => "IPVS has no backend to give a reply to",
         Need::TableChange => "a service is added or removed: noticed at once",
         Need::ModuleChange => "ip_vs is loaded or unloaded: noticed at once",
+        Need::Packets => "packets of connections from service ports, with trace --write",
     }
 }
 

@@ -20,9 +20,15 @@ pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         .filter(|(_, line)| !line.is_empty())
 }
 
+/// A line that a person left in: the prompt with the command, or a remark.
+pub(super) fn is_remark(line: &[u8]) -> bool {
+    line.starts_with(b"#") || line.starts_with(b"$ ")
+}
+
 /// The lines that head the tables of `/proc/net/ip_vs` and `ipvsadm -L`.
 pub(super) fn is_table_header(line: &[u8]) -> bool {
-    line.starts_with(b"IP Virtual Server version")
+    is_remark(line)
+        || line.starts_with(b"IP Virtual Server version")
         || line.starts_with(b"Prot LocalAddress:Port")
         || line.starts_with(b"-> RemoteAddress:Port")
 }

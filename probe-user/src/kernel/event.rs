@@ -9,17 +9,20 @@ use probe_ebpf::{EVENT_SIZE, Event, Kind};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// Wrong length.
-    #[error("ring buffer record of {0} bytes, expected {EVENT_SIZE}")]
-    Length(usize),
+    #[error("ring buffer record of {0} bytes, expected {1}")]
+    Length(usize, usize),
     /// Unknown kind.
     #[error("ring buffer record of unknown kind {0}")]
     Kind(u32),
+    /// A packet that neither came nor went.
+    #[error("ring buffer record of a packet with unknown direction {0}")]
+    Direction(u32),
 }
 
 /// Decodes one record.
 pub fn decode(record: &[u8]) -> Result<(Kind, Event), DecodeError> {
     if record.len() != EVENT_SIZE {
-        return Err(DecodeError::Length(record.len()));
+        return Err(DecodeError::Length(record.len(), EVENT_SIZE));
     }
     // Fields in the order of the struct; the length was checked, so none of the reads can run out.
     let mut bytes = record;
@@ -48,7 +51,7 @@ pub fn decode(record: &[u8]) -> Result<(Kind, Event), DecodeError> {
     Ok((kind, event))
 }
 
-fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     let mut array = [0; N];
     bytes.copy_to_slice(&mut array);
     array
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn other_lengths_and_kinds_are_refused() {
-        assert_eq!(decode(&[0; 10]).err(), Some(DecodeError::Length(10)));
+        assert_eq!(decode(&[0; 10]).err(), Some(DecodeError::Length(10, EVENT_SIZE)));
         assert_eq!(decode(&[0; EVENT_SIZE]).err(), Some(DecodeError::Kind(0)));
         let mut record = [0; EVENT_SIZE];
         record[32] = 3;

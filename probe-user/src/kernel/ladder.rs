@@ -25,6 +25,8 @@ pub enum Need {
     TableChange,
     /// ip_vs is loaded or unloaded.
     ModuleChange,
+    /// Packets of flagged connections, where they are asked for.
+    Packets,
 }
 
 impl Need {
@@ -39,6 +41,7 @@ impl Need {
             Self::NoBackend => "no_backend",
             Self::TableChange => "table_change",
             Self::ModuleChange => "module_change",
+            Self::Packets => "packets",
         }
     }
 
@@ -53,6 +56,7 @@ impl Need {
             Self::NoBackend => "a service without backends looks like a plain timeout",
             Self::TableChange => "a changed service table is noticed by polling only",
             Self::ModuleChange => "a later loaded ip_vs module is noticed by polling only",
+            Self::Packets => "packets are not recorded",
         }
     }
 }
@@ -287,6 +291,20 @@ pub const LADDER: &[(Need, &[Way])] = &[
     ),
 ];
 
+/// What recording packets needs besides [`LADDER`], and its ways, best first: programs that run once per packet, so they
+/// are attached only where packets are asked for.
+pub const PACKETS: &[(Need, &[Way])] = &[(
+    Need::Packets,
+    &[way(
+        Rung::Stable,
+        "tracepoint",
+        &[
+            ("packet_sent", Attach::RawTracepoint("net_dev_start_xmit")),
+            ("packet_received", Attach::RawTracepoint("netif_receive_skb")),
+        ],
+    )],
+)];
+
 /// What `portclash ports` needs, and its ways, best first: connects are counted in the kernel, nothing is sent.
 pub const COUNTING: &[(Need, &[Way])] = &[
     (
@@ -349,7 +367,7 @@ mod tests {
     use super::*;
 
     fn ways(need: Need) -> &'static [Way] {
-        LADDER.iter().find(|(other, _)| *other == need).unwrap().1
+        LADDER.iter().chain(PACKETS).find(|(other, _)| *other == need).unwrap().1
     }
 
     #[test]
@@ -359,6 +377,9 @@ mod tests {
         assert_eq!(rungs(Need::Reset, Hooks::Fentry), [Rung::Fentry]);
         assert_eq!(rungs(Need::NoBackend, Hooks::Fentry), [Rung::Kprobe], "ip_vs functions have no fentry");
         assert_eq!(rungs(Need::NoBackend, Hooks::Stable), []);
+        for hooks in [Hooks::Auto, Hooks::Fentry, Hooks::Kprobe, Hooks::Stable] {
+            assert_eq!(rungs(Need::Packets, hooks), [Rung::Stable], "{hooks:?}");
+        }
     }
 
     #[test]

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use aya::programs::{
     self, CgroupAttachMode, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SockOps, TracePoint,
 };
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use probe_ebpf::{COUNTERS_PER_PROGRAM, Counter, PROGRAMS, Program};
 
 use super::counts::CountMap;
-use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, Way};
+use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
 use super::layout::{Layout, LayoutError};
+use super::packets::PacketMaps;
 use super::refusal::explain;
 use super::services::ServiceMap;
 use crate::memory;
@@ -34,6 +33,8 @@ pub struct LoadOptions {
     pub cgroup2: Option<PathBuf>,
     /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
     pub log_level: u8,
+    /// Packets of flagged connections are recorded.
+    pub packets: bool,
 }
 
 /// Why loading failed.
@@ -65,6 +66,11 @@ pub enum LoadError {
     NoConnectHook(String),
 }
 
+/// A ring buffer must have whole pages, of whatever size they are here.
+const PAGES: u32 = 65_536;
+/// Sizes of the maps that only recording packets uses, where it does not.
+const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -78,16 +84,16 @@ pub struct Hook {
 
 /// The loaded programs. Dropping it detaches everything.
 pub struct Tracer {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     ladder: &'static [(Need, &'static [Way])],
     /// Connects are counted instead of traced.
-    counts: bool,
+    pub(super) counts: bool,
     btf: Option<Btf>,
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
     layout: Layout,
-    hooks: BTreeMap<Need, Hook>,
+    pub(super) hooks: BTreeMap<Need, Hook>,
     /// Service table in the kernel.
     pub services: ServiceMap,
 }
@@ -95,15 +101,18 @@ pub struct Tracer {
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
-        Self::load_for(options, LADDER, &[("COUNTED", 1)])
+        let mut sizes = vec![("COUNTED", 1)];
+        if !options.packets {
+            sizes.extend(NO_PACKETS);
+        }
+        Self::load_for(options, LADDER, &sizes)
     }
 
     /// The same, to count connects in a map with at most so many entries.
     pub fn load_counting(options: LoadOptions, entries: u32) -> Result<Self, LoadError> {
-        // The ring buffer must have whole pages; the other maps are not used.
-        const UNUSED: [(&str, u32); 4] =
-            [("EVENTS", 65_536), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
+        const UNUSED: [(&str, u32); 4] = [("EVENTS", PAGES), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
         let mut sizes = UNUSED.to_vec();
+        sizes.extend(NO_PACKETS);
         sizes.push(("COUNTED", entries));
         Ok(Self { counts: true, ..Self::load_for(options, COUNTING, &sizes)? })
     }
@@ -115,8 +124,10 @@ impl Tracer {
     ) -> Result<Self, LoadError> {
         let layout = Layout::resolve(&options.btf_dir)?;
         let has_reason = u32::from(layout.reset_tracepoint_without_socket());
+        let wants_packets = u32::from(options.packets);
         let mut loader = EbpfLoader::new();
         loader.btf(None).override_global("RESET_HAS_REASON", &has_reason, true);
+        loader.override_global("WANT_PACKETS", &wants_packets, true);
         loader.override_global("AYA_LOG_LEVEL", &options.log_level, false);
         for (global, offset) in &layout.offsets {
             loader.override_global(global, offset, false);
@@ -137,6 +148,12 @@ impl Tracer {
         Ok(Self { ebpf, ladder, counts: false, btf, options, log, layout, hooks: BTreeMap::new(), services })
     }
 
+    /// Every need and its ways, in the order in which they are attached.
+    pub(super) fn needs(&self) -> impl Iterator<Item = (Need, &'static [Way])> + use<> {
+        let packets: &[_] = if self.options.packets { PACKETS } else { &[] };
+        packets.iter().chain(self.ladder).copied()
+    }
+
     /// The resolved layout.
     pub const fn layout(&self) -> &Layout {
         &self.layout
@@ -144,7 +161,7 @@ impl Tracer {
 
     /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
     pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
-        for &(need, ways) in self.ladder {
+        for (need, ways) in self.needs() {
             if ladder::needs_ipvs(need) && !ipvs_loaded {
                 let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
                 self.hooks.insert(need, Hook { refused, ..Hook::default() });
@@ -166,7 +183,7 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
-        for &(need, ways) in self.ladder.iter().filter(|(need, _)| ladder::needs_ipvs(*need)) {
+        for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
                 let hook = self.attach_need(ways);
@@ -288,81 +305,15 @@ impl Tracer {
         RingBuf::try_from(map).map_err(|source| LoadError::Map { name: "EVENTS", source })
     }
 
+    /// The packets; only the first call gets them.
+    pub fn take_packets(&mut self) -> Result<PacketMaps, LoadError> {
+        PacketMaps::open(&mut self.ebpf)
+    }
+
     /// The connect counts; only the first call gets them.
     pub fn take_counts(&mut self) -> Result<CountMap, LoadError> {
         CountMap::open(&mut self.ebpf)
     }
-
-    /// Sum over all CPUs of one counter.
-    pub fn counter(&self, program: Program, counter: Counter) -> Result<u64, LoadError> {
-        let map = self.ebpf.map("COUNTERS").ok_or(LoadError::Missing("COUNTERS"))?;
-        let error = |source| LoadError::Map { name: "COUNTERS", source };
-        let array = PerCpuArray::<_, u64>::try_from(map).map_err(error)?;
-        let index = program as u32 * COUNTERS_PER_PROGRAM + counter as u32;
-        let values = array.get(&index, 0).map_err(error)?;
-        Ok(values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
-    }
-
-    /// Sum over all CPUs of each counter.
-    pub fn counters(&self) -> Result<Counters, LoadError> {
-        let mut counters = Counters::default();
-        for (program, name) in PROGRAMS {
-            let get = |counter: Counter| self.counter(program, counter);
-            let runs = get(Counter::Runs)?;
-            if program == Program::Connect {
-                counters.connects = runs;
-            }
-            for (reason, count) in
-                [("ring_full", get(Counter::RingFull)?), ("map_full", get(Counter::MapFull)?)]
-            {
-                if count > 0 {
-                    counters.lost.entry(name.into()).or_default().insert(reason.into(), count);
-                }
-            }
-        }
-        self.count_missed(&mut counters);
-        Ok(counters)
-    }
-
-    /// Adds the runs that the kernel skipped because the program was running on that CPU already, which happens where
-    /// it may be preempted. A connect is lost only if both of its ends were missed.
-    fn count_missed(&self, counters: &mut Counters) {
-        let mut missed: BTreeMap<Need, u64> = BTreeMap::new();
-        for &(need, ways) in self.ladder {
-            let way = self.hooks.get(&need).and_then(|hook| hook.way);
-            let steps = ways.iter().filter(|other| Some(other.name) == way).flat_map(|way| way.steps);
-            let count = steps.filter_map(|(name, _)| recursion_misses(self.ebpf.program(name)?)).sum();
-            missed.insert(need, count);
-        }
-        let end = missed.get(&Need::ConnectEnd).copied().unwrap_or(0);
-        let has_end = self
-            .hooks
-            .get(&Need::ConnectEnd)
-            .is_some_and(|hook| matches!(hook.way, Some("fexit" | "kretprobe")));
-        // Counting has no second chance.
-        if let (Some(connect), true) = (missed.get_mut(&Need::Connect), has_end && !self.counts) {
-            *connect = end.min(*connect);
-        }
-        for (need, count) in missed.into_iter().filter(|(_, count)| *count > 0) {
-            counters.lost.entry(need.name().into()).or_default().insert("missed".into(), count);
-        }
-    }
-}
-
-/// `recursion_misses` of a loaded program, from its fdinfo (5.18 and later); `None` where the kernel does not tell.
-fn recursion_misses(program: &programs::Program) -> Option<u64> {
-    let fd = program.fd().ok()?.as_fd().as_raw_fd();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
-}
-
-/// What the programs counted.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    /// Connects that passed the hook.
-    pub connects: u64,
-    /// Program → reason → count; only what was lost.
-    pub lost: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 fn load_once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), String> {

@@ -230,6 +230,21 @@ fn process_in(inode: u32) -> Option<u32> {
         .find(|&pid| namespace_of(pid) == Some(inode))
 }
 
+/// Whose a namespace is, in words for people: its name in `/run/netns`, and a process in it. `None` if neither is seen.
+pub fn whose(inode: u32) -> Option<String> {
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten().find(|entry| {
+        let metadata = fs::metadata(entry.path());
+        metadata.is_ok_and(|metadata| metadata.ino() == u64::from(inode))
+    });
+    let named = named.map(|entry| entry.path().display().to_string());
+    let process = process_in(inode).map(|pid| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("of pid {pid} ({})", comm.trim_end())
+    });
+    let words: Vec<String> = [named, process].into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 /// Inode of the network namespace of a process's main thread.
 fn namespace_of(pid: u32) -> Option<u32> {
     let inode = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
@@ -283,6 +298,8 @@ pub(super) mod tests {
         assert_eq!(own.run_inside(|| NetNs::own().unwrap().inode).unwrap(), own.inode);
         let spec = NetnsSpec::Pid(std::process::id());
         assert_eq!(NetNs::open(&spec).unwrap().inode, own.inode);
+        assert!(whose(own.inode).unwrap().contains("of pid "));
+        assert_eq!(whose(1), None);
         assert!(read_proc_net(&spec, "dev").unwrap().starts_with(b"Inter-|"));
         assert!(read_proc_net(&spec, "nonexistent").unwrap_err().is_not_found());
     }

@@ -170,8 +170,8 @@ impl Names {
                     pod: named(found.known),
                     container: found.container.name.clone(),
                     target: Some(remote.to_string()),
-                    period_s: found.probe.period_s,
-                    timeout_s: found.probe.timeout_s,
+                    period_s: Some(found.probe.period_s),
+                    timeout_s: Some(found.probe.timeout_s),
                     confidence,
                 });
             }

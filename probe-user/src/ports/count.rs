@@ -47,6 +47,7 @@ impl Counting {
             btf_dir: PathBuf::from("/sys/kernel/btf"),
             cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
             log_level,
+            packets: false,
         };
         let cpus = aya::util::nr_cpus().unwrap_or(1);
         let mut tracer = Tracer::load_counting(options, entries_for(cpus))?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::analysis::model::InputAccount;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::doctor::Doctor;
 use crate::exposure::check::Check;
@@ -17,6 +18,11 @@ pub fn write_incident(out: &mut impl Write, incident: &Incident) -> io::Result<b
         return Ok(false);
     }
     write_line(out, incident).map(|()| true)
+}
+
+/// Writes what was read of one input as one line.
+pub fn write_input(out: &mut impl Write, input: &InputAccount) -> io::Result<()> {
+    write_line(out, input)
 }
 
 /// Writes the summary as one line.

@@ -1,10 +1,25 @@
 //! One file per output format.
 
+mod analysis_gaps;
+pub mod analysis_text;
 pub mod check;
 pub mod check_script;
 pub mod doctor;
+pub mod html;
+mod html_build;
+mod html_incident;
+mod html_parts;
+mod html_ports;
+pub mod incident_packets;
 pub mod json;
+pub mod ladder;
+mod ladder_svg;
+mod ladder_text;
+pub mod packet_comments;
+pub mod packet_log;
+pub mod pcapng;
 pub mod pods;
+mod port_facts;
 pub mod ports;
 pub(crate) mod ports_screen;
 mod ports_table;
@@ -14,5 +29,9 @@ mod text_escape;
 mod text_page;
 mod text_words;
 
+pub(crate) use text_escape::escape as escaped;
+
+#[cfg(test)]
+pub(crate) mod analysis_samples;
 #[cfg(test)]
 pub(crate) mod samples;

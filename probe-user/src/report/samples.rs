@@ -77,8 +77,8 @@ pub(crate) fn hijacked() -> Incident {
             },
             container: "nginx".to_owned(),
             target: Some("10.23.77.138:80".to_owned()),
-            period_s: 10,
-            timeout_s: 2,
+            period_s: Some(10),
+            timeout_s: Some(2),
             confidence: Confidence::Proven,
         }),
         hijack: Some(Hijack {

@@ -4,6 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
+use crate::analysis::model::{INPUT_SCHEMA, InputAccount};
 use crate::diagnosis::incident::{Incident, Summary};
 use crate::doctor::Doctor;
 use crate::exposure::check::Check;
@@ -14,6 +15,7 @@ use crate::report::pods::ProbeLine;
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("incident.v1.json", of::<Incident>("portclash.incident/v1")),
+        ("input.v1.json", of::<InputAccount>(INPUT_SCHEMA)),
         ("check.v1.json", of::<Check>("portclash.check/v1")),
         ("doctor.v1.json", of::<Doctor>("portclash.doctor/v1")),
         ("ports.v1.json", of::<model::Row>(model::ROW)),

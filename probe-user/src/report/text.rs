@@ -72,60 +72,70 @@ fn ending(incident: &Incident) -> String {
 /// The whole incident.
 pub fn verdict_block(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
-    let (tag, colour) = words::tag(incident);
-    page.field(0, (tag, colour), tag.chars().count() + 2, (&words::headline(incident), BOLD));
-    page.blank();
-    facts(&mut page, incident);
+    head(&mut page, incident);
     page.blank();
     steps(&mut page, incident);
     page.blank();
-    heading(&mut page, "Why");
+    explanation(&mut page, incident);
+    page.finish()
+}
+
+/// The verdict in a sentence, and who and what it is about.
+pub(super) fn head(page: &mut Page, incident: &Incident) {
+    let (tag, colour) = words::tag(incident);
+    page.field(0, (tag, colour), tag.chars().count() + 2, (&words::headline(incident), BOLD));
+    page.blank();
+    facts(page, incident);
+}
+
+/// Why it happened and what to do.
+pub(super) fn explanation(page: &mut Page, incident: &Incident) {
+    heading(page, "Why");
     page.paragraph(4, &words::why(incident));
     if !incident.advice.is_empty() {
         page.blank();
-        heading(&mut page, "What to do");
+        heading(page, "What to do");
         for (n, advice) in incident.advice.iter().enumerate() {
             if n > 0 {
                 page.blank();
             }
-            advise(&mut page, advice);
+            advise(page, advice);
         }
     }
-    page.finish()
 }
 
-fn heading(page: &mut Page, text: &str) {
+pub(super) fn heading(page: &mut Page, text: &str) {
     page.verbatim(2, BOLD, text);
 }
 
 fn facts(page: &mut Page, incident: &Incident) {
-    let mut row = |label: &str, text: &str| page.field(2, (label, BOLD), COLUMN, (text, PLAIN));
-    let notes = |what: &'static str| notes(incident, what);
-    row("Who", &words::owner(&incident.owner));
-    notes(naming::source::OWNER).for_each(|text| row("", &text));
-    match (notes(naming::source::PROBE).next(), &incident.probe) {
-        (Some(text), _) => row("Probe", &text),
-        (None, Some(probe)) => row("Probe", &words::probe(probe)),
-        (None, None) => {}
+    for (label, text) in fact_rows(incident) {
+        page.field(2, (label, BOLD), COLUMN, (&text, PLAIN));
     }
-    notes(naming::source::SERVER).for_each(|text| row("Server", &text));
+}
+
+/// Who and what it is about, and how sure that is: label and text, without a label where it goes on.
+pub(super) fn fact_rows(incident: &Incident) -> Vec<(&'static str, String)> {
+    let notes = |what: &'static str| notes(incident, what);
+    let on = |what: &'static str| notes(what).map(|text| ("", text));
+    let mut rows = vec![("Who", words::owner(&incident.owner))];
+    rows.extend(on(naming::source::OWNER));
+    let probe = notes(naming::source::PROBE).next();
+    let probe = probe.or_else(|| incident.probe.as_ref().map(words::probe));
+    rows.extend(probe.map(|text| ("Probe", text)));
+    rows.extend(notes(naming::source::SERVER).map(|text| ("Server", text)));
     match &incident.service {
-        Some(service) => row("Service", &words::service(service)),
-        None if incident.verdict == Verdict::Collision => row("Service", "not known"),
+        Some(service) => rows.push(("Service", words::service(service))),
+        None if incident.verdict == Verdict::Collision => rows.push(("Service", "not known".to_owned())),
         None => {}
     }
-    notes(naming::source::SERVICE).for_each(|text| row("", &text));
-    notes(naming::source::BACKEND).for_each(|text| row("", &text));
-    if let Some(logged) = words::logged(incident) {
-        row("Log", &logged);
-    }
-    notes(naming::source::MISSING).for_each(|text| row("No names", &text));
-    if let Some(text) = words::absent(incident) {
-        row("Names", &text);
-    }
-    if let Some(certainty) = words::certainty(incident) {
-        row("How sure", &certainty);
-    }
+    rows.extend(on(naming::source::SERVICE));
+    rows.extend(on(naming::source::BACKEND));
+    rows.extend(words::logged(incident).map(|text| ("Log", text)));
+    rows.extend(notes(naming::source::MISSING).map(|text| ("No names", text)));
+    rows.extend(words::absent(incident).map(|text| ("Names", text)));
+    rows.extend(words::certainty(incident).map(|text| ("How sure", text)));
+    rows
 }
 
 /// What the pod and service lists say about one thing.
@@ -135,7 +145,7 @@ fn notes<'a>(incident: &'a Incident, what: &'static str) -> impl Iterator<Item =
 }
 
 /// The evidence; what happens again and again is one line.
-fn steps(page: &mut Page, incident: &Incident) {
+pub(super) fn steps(page: &mut Page, incident: &Incident) {
     let date = incident.started_at.get(..10).unwrap_or_default();
     heading(page, &format!("What happened, from {date} {} UTC on", clock(&incident.started_at)));
     let mut steps: Vec<(&Evidence, usize, &Evidence)> = Vec::new();
@@ -166,7 +176,14 @@ fn steps(page: &mut Page, incident: &Incident) {
     }
 }
 
-pub(super) fn advise(page: &mut Page, advice: &Advice) {
+/// A piece of advice in the order in which it is read: what to set, the commands, why.
+pub(super) struct Advised {
+    pub(super) before: String,
+    pub(super) commands: Vec<String>,
+    pub(super) after: Option<String>,
+}
+
+pub(super) fn advised(advice: &Advice) -> Advised {
     let Advice { setting, value, command, persist, why } = advice;
     let commands = [command.as_deref().map(escape_all), persist.as_deref().map(persist_command)];
     let commands: Vec<String> = commands.into_iter().flatten().collect();
@@ -181,6 +198,11 @@ pub(super) fn advise(page: &mut Page, advice: &Advice) {
         (Some(_), None) => (format!("Set {}, as root:", escape(setting)), Some(why)),
         (None, _) => (why, None),
     };
+    Advised { before, commands, after }
+}
+
+pub(super) fn advise(page: &mut Page, advice: &Advice) {
+    let Advised { before, commands, after } = advised(advice);
     page.paragraph(4, &before);
     for command in commands {
         page.blank();
@@ -226,7 +248,7 @@ pub fn summary_block(summary: &Summary, style: TextStyle) -> String {
     };
     let seen = connects_seen.map_or_else(
         || "connects were not counted".to_owned(),
-        |seen| format!("{} connects seen", grouped(seen)),
+        |seen| format!("{} {} seen", grouped(seen), if seen == 1 { "connect" } else { "connects" }),
     );
     let found = match (found.is_empty(), complete) {
         (false, _) => found.join(", "),
@@ -284,7 +306,7 @@ fn log(elsewhere: Option<u64>, ambiguous: Option<u64>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-fn counted(verdict: Verdict, count: u64) -> Option<String> {
+pub(super) fn counted(verdict: Verdict, count: u64) -> Option<String> {
     let (one, many) = match verdict {
         Verdict::Collision => ("collision", "collisions"),
         Verdict::CollisionSnat => ("collision after SNAT", "collisions after SNAT"),
@@ -311,17 +333,17 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// `2.001 s`
-fn seconds(ms: u64) -> String {
+pub(super) fn seconds(ms: u64) -> String {
     format!("{}.{:03} s", ms / 1000, ms % 1000)
 }
 
 /// `19:09:02.533`, milliseconds of an RFC 3339 time.
-fn clock(at: &str) -> &str {
+pub(super) fn clock(at: &str) -> &str {
     at.get(11..23).unwrap_or(at)
 }
 
 /// `+1.031 s` after the start; the time itself where it cannot be read.
-fn relative(start: &str, at: &str) -> String {
+pub(super) fn relative(start: &str, at: &str) -> String {
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_nanosecond);
     let (Some(start), Some(then)) = (time(start), time(at)) else { return escape(at) };
     let ms = (then - start) / 1_000_000;

@@ -4,7 +4,7 @@
 pub(super) const MAX_CHARS: usize = 160;
 
 /// Control characters, direction overrides and invisible characters as `\u{…}`; cut to [`MAX_CHARS`].
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut characters = text.chars();
     let mut escaped: String = characters.by_ref().take(MAX_CHARS).map(Shown).map(|c| c.to_string()).collect();
     if characters.next().is_some() {

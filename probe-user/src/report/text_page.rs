@@ -41,6 +41,21 @@ impl Page {
         self.out.push('\n');
     }
 
+    /// One line of parts with a style each, never wrapped: drawings.
+    pub(super) fn verbatim_parts(&mut self, indent: usize, parts: &[(String, Style)]) {
+        self.spaces(indent);
+        for (text, style) in parts {
+            self.paint(*style, text);
+        }
+        self.out.truncate(self.out.trim_end_matches(' ').len());
+        self.out.push('\n');
+    }
+
+    /// Columns that a line may take.
+    pub(super) const fn width(&self) -> usize {
+        self.width
+    }
+
     pub(super) fn paragraph(&mut self, indent: usize, text: &str) {
         for line in wrap(text, self.width.saturating_sub(indent)) {
             self.verbatim(indent, PLAIN, &line);

@@ -42,18 +42,26 @@ pub(super) fn connect(incident: &Incident) -> String {
 pub(super) fn headline(incident: &Incident) -> String {
     let connect = connect(incident);
     let open = incident.duration_ms.is_none();
-    let because = "its source port belongs to an IPVS service";
+    let because = if is_port_known(incident) {
+        "its source port belongs to an IPVS service"
+    } else {
+        "it looks as if its source port belonged to an IPVS service"
+    };
     match (incident.verdict, incident.outcome) {
         (Verdict::Collision, Outcome::Survived) => format!("{connect} succeeded, although {because}"),
         (Verdict::Collision, Outcome::Pending) => format!("{connect} is at risk: {because}"),
-        (Verdict::Collision, _) if open => format!("{connect} cannot complete: {because}"),
+        (Verdict::Collision, Outcome::Hijacked | Outcome::NoBackend) if open => {
+            format!("{connect} cannot complete: {because}")
+        }
         (Verdict::Collision, _) => format!("{connect} failed: {because}"),
         (Verdict::CollisionSnat, _) => {
             format!("{connect} failed: masquerading gave it a source port that belongs to an IPVS service")
         }
-        (Verdict::ListenConflict, _) => format!("{connect}: a listener's port belongs to a service"),
+        (Verdict::ListenConflict, _) => listen_conflict(incident),
         (Verdict::Exhaustion, _) => format!("{connect} failed: no free source port was left"),
-        (Verdict::ReuseDelay, _) => format!("{connect} was delayed: IPVS dropped one reply to a reused port"),
+        (Verdict::ReuseDelay, _) => {
+            format!("{connect} was delayed: IPVS dropped its first SYN, as of a reused port")
+        }
         (Verdict::OtherReset, _) => format!("{connect} was reset, but not because of IPVS"),
         (Verdict::None, Outcome::Survived) => format!("{connect} succeeded; IPVS does not touch it"),
         (Verdict::None, _) => format!("{connect} did not fail because of IPVS"),
@@ -79,7 +87,39 @@ pub(super) fn why(incident: &Incident) -> String {
              cause."
                 .to_owned()
         }
-        (Verdict::CollisionSnat | Verdict::ListenConflict | Verdict::ReuseDelay, _) => rule(incident),
+        (Verdict::CollisionSnat, _) => format!(
+            "{} The socket's own source port is innocent: masquerading changed it on the way out.",
+            rule(incident)
+        ),
+        (Verdict::ReuseDelay, _) => {
+            "The client used a source port again that it had used a short while before, towards the same service. IPVS, the part \
+             of the kernel that spreads the traffic of Kubernetes Services over their backends, still remembered the earlier \
+             connection; it dropped the first packet to forget it, and the client's second attempt came through."
+                .to_owned()
+        }
+        (Verdict::ListenConflict, _) => {
+            "A port can have one holder. What the kernel gives a program as a source port, or what a program listens on, is no \
+             longer free for a NodePort; and where IPVS has a service at an address and port, a program that listens there gets \
+             nothing."
+                .to_owned()
+        }
+    }
+}
+
+/// Whether the source port is known to be a service, or was seen treated as one.
+fn is_port_known(incident: &Incident) -> bool {
+    incident.service.is_some() || incident.hijack.is_some() || incident.confidence > Confidence::Possible
+}
+
+fn listen_conflict(incident: &Incident) -> String {
+    let local = incident.connection.local.as_deref().unwrap_or_default();
+    let port = local.rsplit_once(':').map_or(local, |(_, port)| port);
+    match &incident.service {
+        Some(_) => format!(
+            "whoever listens on {} gets nothing: an IPVS service has that address and port",
+            escape(local)
+        ),
+        None => format!("a NodePort could not be opened: port {} was taken", escape(port)),
     }
 }
 
@@ -133,6 +173,11 @@ fn lower(who: &str) -> String {
 }
 
 fn other_reset(incident: &Incident) -> String {
+    if incident.service.is_none() {
+        return "The handshake was cut off, and what the inputs show of it does not fit a hijacked reply: see what happened. Nothing \
+                shows that the source port belongs to an IPVS service."
+            .to_owned();
+    }
     let who = lower(&process(incident));
     let and = "The source port belongs to an IPVS service, but IPVS was not seen to touch this connection.";
     if incident.confidence == Confidence::Possible {
@@ -157,16 +202,30 @@ pub(super) fn logged(incident: &Incident) -> Option<String> {
     Some(format!("kubelet logged it{later}: {} ({})", escape_all(text), escape(&place)))
 }
 
+/// Whether the connect failed, or will, because of what the verdict names.
+pub(super) const fn is_failure(incident: &Incident) -> bool {
+    match incident.verdict {
+        Verdict::Collision => !matches!(incident.outcome, Outcome::Survived | Outcome::Pending),
+        Verdict::CollisionSnat | Verdict::ListenConflict | Verdict::Exhaustion => true,
+        Verdict::ReuseDelay | Verdict::OtherReset | Verdict::None => false,
+    }
+}
+
+/// How sure, in a word.
+pub(super) const fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Proven => "proven",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    }
+}
+
 /// How sure, in words; nothing for a false alarm.
 pub(super) fn certainty(incident: &Incident) -> Option<String> {
     if incident.verdict == Verdict::None {
         return None;
     }
-    let confidence = match incident.confidence {
-        Confidence::Proven => "proven",
-        Confidence::Likely => "likely",
-        Confidence::Possible => "possible",
-    };
+    let confidence = confidence(incident.confidence);
     let reason = match (incident.verdict, incident.outcome, incident.confidence) {
         (Verdict::Collision, Outcome::Hijacked, Confidence::Proven) if incident.hijack.is_some() => {
             "IPVS was seen handing the reply to a backend"
@@ -184,6 +243,9 @@ pub(super) fn certainty(incident: &Incident) -> Option<String> {
         (Verdict::Collision, Outcome::Survived, _) => {
             "the handshake completed; IPVS was not seen to interfere"
         }
+        (Verdict::Collision, _, Confidence::Possible) if incident.service.is_none() => {
+            "the reply was reset, as in a collision, but no IPVS table was given that could show the source port as a service"
+        }
         (Verdict::Collision, _, Confidence::Possible) => {
             "the source port belongs to a service, but nothing shows what became of the reply"
         }
@@ -194,6 +256,21 @@ pub(super) fn certainty(incident: &Incident) -> Option<String> {
             "the reply was reset while the client still waited, but IPVS itself was not seen"
         }
         (Verdict::Exhaustion, _, _) => "the kernel said so itself (EADDRNOTAVAIL)",
+        (Verdict::OtherReset, _, Confidence::Likely) if incident.service.is_none() => {
+            "the packets themselves show why"
+        }
+        (Verdict::OtherReset, _, _) if incident.service.is_none() => {
+            "a reset was seen, but not everything that led to it"
+        }
+        (Verdict::CollisionSnat, _, Confidence::Proven) => "IPVS was seen handing the reply to a backend",
+        (Verdict::CollisionSnat, _, _) => {
+            "the port on the wire belongs to a service, but IPVS itself was not seen"
+        }
+        (Verdict::ReuseDelay, _, Confidence::Possible) => {
+            "the first SYN to the service got no answer and the second did; a packet that was simply lost looks the same"
+        }
+        (Verdict::ReuseDelay, _, _) => "an earlier connection with the same ports was still remembered",
+        (Verdict::ListenConflict, _, _) => "the log or the list of sockets says so",
         (Verdict::OtherReset, _, Confidence::Possible) => {
             "the reset came from this side, but the order of events is unclear"
         }
@@ -240,15 +317,15 @@ pub(super) fn probe(probe: &Probe) -> String {
         Confidence::Possible => " (possible)",
     };
     let target = probe.target.as_deref().map_or_else(String::new, |target| format!(" to {}", escape(target)));
+    let period = probe.period_s.map_or_else(String::new, |seconds| format!(", every {seconds} s"));
+    let timeout = probe.timeout_s.map_or_else(String::new, |seconds| format!(", timeout {seconds} s"));
     format!(
-        "{} probe of {}/{}, container {}: {}{target}, every {} s, timeout {} s{sure}",
+        "{} probe of {}/{}, container {}: {}{target}{period}{timeout}{sure}",
         escape(&probe.r#type),
         escape(&probe.pod.namespace),
         escape(&probe.pod.name),
         escape(&probe.container),
         escape(&probe.handler),
-        probe.period_s,
-        probe.timeout_s
     )
 }
 
@@ -263,6 +340,8 @@ pub(super) fn service(service: &ServiceInfo) -> String {
         service.backends.iter().take(MAX_BACKENDS).map(|backend| escape(backend)).collect();
     let list = shown.join(", ");
     let backends = match (service.backends.len(), shown.len()) {
+        // Whoever has the table has the scheduler too.
+        (0, _) if service.scheduler.is_none() => String::new(),
         (0, _) => ", without backends".to_owned(),
         (1, _) => format!(", backend {list}"),
         (all, listed) if all == listed => format!(", backends {list}"),

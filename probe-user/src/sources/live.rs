@@ -11,10 +11,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::clock::Clock;
 use super::owner::Owners;
+use super::packets::{LivePacket, PacketDevice, PacketSource};
 use super::table::{CurrentTable, TableRead, TableReader};
+use crate::kernel::counters::Counters;
 use crate::kernel::event::decode;
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{Counters, LoadError, LoadOptions, Tracer};
+use crate::kernel::loader::{LoadError, LoadOptions, Tracer};
 use crate::kernel::selftest::{self, SelfTest, SelfTestError};
 use crate::memory;
 use crate::node::kernel_info::{FLOOR, KernelInfo, KernelVersion};
@@ -36,6 +38,8 @@ pub struct LiveOptions {
     pub hooks: Hooks,
     /// Level of the BPF programs' own debug lines, 0 = off.
     pub log_level: u8,
+    /// Packets of flagged connections are wanted, see [`Live::packets`].
+    pub packets: bool,
 }
 
 /// Why live tracing could not start or go on.
@@ -65,6 +69,7 @@ pub enum LiveError {
 pub struct Live {
     pub(super) tracer: Tracer,
     ring: AsyncFd<RingBuf<MapData>>,
+    packets: Option<PacketSource>,
     pub(super) clock: Clock,
     pub(super) owners: Owners,
     pub(super) table: CurrentTable,
@@ -99,8 +104,10 @@ impl Live {
             btf_dir: PathBuf::from("/sys/kernel/btf"),
             cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
             log_level: options.log_level,
+            packets: options.packets,
         })?;
         let mut ring = tracer.take_ring()?;
+        let packets = if options.packets { Some(PacketSource::open(&mut tracer)?) } else { None };
         tracer.attach(ipvs_loaded())?;
         let own = NetNs::own()?;
         let self_test = selftest::run(&mut tracer, &mut ring, own.inode)?;
@@ -113,6 +120,7 @@ impl Live {
             reset_reasons: tracer.layout().reset_reasons.clone(),
             tracer,
             ring: register(ring)?,
+            packets,
             clock: Clock::sample(),
             owners: Owners::new(Path::new("/proc"), self_test.pids_match),
             table: CurrentTable::default(),
@@ -130,10 +138,12 @@ impl Live {
         live.take_table(read)?;
         memory::give_back();
         live.own_connects = live.tracer.counters()?.connects;
+        // Those of the self-test.
+        live.packets();
         Ok(live)
     }
 
-    /// The next observations, as soon as there are any; returns an empty list at `deadline`.
+    /// The next observations, as soon as there are any; returns an empty list at `deadline`, or when packets have come.
     pub async fn next(&mut self, deadline: Option<Instant>) -> Result<Vec<Observation>, LiveError> {
         loop {
             if !self.pending.is_empty() {
@@ -149,6 +159,10 @@ impl Live {
                     guard.clear_ready();
                     self.undecodable += undecodable;
                     self.take_events(&events);
+                }
+                waiting = packets_come(&mut self.packets, self.clock) => {
+                    waiting?;
+                    return Ok(Vec::new());
                 }
                 _ = self.poll.tick() => self.refresh()?,
                 () = sleep_until(wake) => {
@@ -168,6 +182,18 @@ impl Live {
         self.undecodable += drain(self.ring.get_mut(), &mut events);
         self.take_events(&events);
         self.pending.drain(..).collect()
+    }
+
+    /// Packets of flagged connections that nobody took yet.
+    pub fn packets(&mut self) -> Vec<LivePacket> {
+        let Some(source) = &mut self.packets else { return Vec::new() };
+        source.drain(self.clock);
+        source.take()
+    }
+
+    /// Packets that the kernel side could not hand over, by device.
+    pub fn packets_lost(&self) -> Result<BTreeMap<PacketDevice, u64>, LoadError> {
+        self.packets.as_ref().map_or_else(|| Ok(BTreeMap::new()), PacketSource::lost)
     }
 
     fn take_events(&mut self, events: &[(Kind, Event)]) {
@@ -276,8 +302,9 @@ impl Live {
     pub fn counters(&self) -> Result<Counters, LoadError> {
         let mut counters = self.tracer.counters()?;
         counters.connects = counters.connects.saturating_sub(self.own_connects);
-        if self.undecodable > 0 {
-            counters.lost.entry("ring".into()).or_default().insert("undecodable".into(), self.undecodable);
+        let undecodable = self.undecodable + self.packets.as_ref().map_or(0, PacketSource::undecodable);
+        if undecodable > 0 {
+            counters.lost.entry("ring".into()).or_default().insert("undecodable".into(), undecodable);
         }
         if self.tracer.services.refused() > 0 {
             let refused = self.tracer.services.refused();
@@ -307,7 +334,16 @@ fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> u64 {
     undecodable
 }
 
-fn register(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, LiveError> {
+/// Drains the ring of packets once something is in it.
+async fn packets_come(source: &mut Option<PacketSource>, clock: Clock) -> Result<(), LiveError> {
+    let Some(source) = source else { return std::future::pending().await };
+    let mut guard = source.ring.readable_mut().await.map_err(LiveError::Wait)?;
+    guard.clear_ready();
+    source.drain(clock);
+    Ok(())
+}
+
+pub(super) fn register(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, LiveError> {
     // SAFETY: the ring owns its map's file descriptor and never replaces or closes it while it lives.
     let registered = unsafe { AsyncFd::register(ring) };
     registered.map_err(|error| LiveError::Wait(std::io::Error::other(error.to_string())))

@@ -101,7 +101,7 @@ impl Live {
             Need::Outcome => "socket state",
             Need::Hijack => "ip_vs_conn_new",
             Need::NoBackend => "ip_vs_leave",
-            Need::TableChange | Need::ModuleChange => "trigger",
+            Need::TableChange | Need::ModuleChange | Need::Packets => "trigger",
         };
         format!("{name} ({way})").into()
     }

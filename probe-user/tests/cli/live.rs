@@ -35,33 +35,33 @@ pub(super) fn can_trace() -> bool {
 }
 
 /// A socket bound to a free port of loopback, so that the port is known before the trace begins.
-struct Bound {
+pub(super) struct Bound {
     socket: OwnedFd,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Bound {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
         let bound: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
         Self { socket, address: SocketAddr::from((bound.ip(), bound.port())) }
     }
 
-    fn connect(&self, to: SocketAddr) {
+    pub(super) fn connect(&self, to: SocketAddr) {
         let SocketAddr::V4(to) = to else { panic!("{to}") };
         connect(self.socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
     }
 }
 
-fn listener() -> (TcpListener, SocketAddr) {
+pub(super) fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// As `ipvsadm -Ln` prints services.
-fn services(addresses: &[SocketAddr]) -> tempfile::NamedTempFile {
+pub(super) fn services(addresses: &[SocketAddr]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     for address in addresses {
         writeln!(file, "TCP  {address} rr\n  -> 127.0.0.1:9             Masq    1      0          0")
@@ -71,13 +71,13 @@ fn services(addresses: &[SocketAddr]) -> tempfile::NamedTempFile {
 }
 
 /// A trace that has begun.
-struct Trace {
+pub(super) struct Trace {
     child: Child,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Trace {
-    fn begin(services: &tempfile::NamedTempFile, more: &[&str], stdout: impl Into<Stdio>) -> Self {
+    pub(super) fn begin(services: &tempfile::NamedTempFile, more: &[&str], stdout: impl Into<Stdio>) -> Self {
         let mut command = portclash(&["trace", "-o", "json", "--ipvs", services.path().to_str().unwrap()]);
         // This machine may have a kubelet.
         for source in ["--pods", "--kubelet-log"] {
@@ -99,7 +99,7 @@ impl Trace {
     }
 
     /// Status, standard output as JSON objects, and what else was said on standard error.
-    fn end(mut self) -> (ExitStatus, Vec<Value>, String) {
+    pub(super) fn end(mut self) -> (ExitStatus, Vec<Value>, String) {
         let status = self.wait();
         let mut out = String::new();
         if let Some(mut stdout) = self.child.stdout.take() {

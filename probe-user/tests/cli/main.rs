@@ -4,8 +4,10 @@
 // Helpers of tests may fail as tests do.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod analyze;
 mod check;
 mod live;
+mod packets;
 mod ports;
 
 use std::fs::{self, File, Permissions};
@@ -51,6 +53,9 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
         (&["trace", "--remote", "node-a"], "10.0.0.1:80"),
         (&["trace", "--netns", "0"], "/run/netns/NAME"),
         (&["trace", "--hooks", "magic"], "stable"),
+        (&["trace", "--write", "x.pcapng", "--write-size", "5X"], "500K, 10M or 1G"),
+        (&["trace", "--write-size", "5M"], "--write"),
+        (&["trace", "--write", "x.pcapng", "--write-files", "2"], "--write-size"),
         (&["doctor", "--output", "yaml"], "json"),
         (&["trase"], "trace"),
         (&[], "trace"),
@@ -71,6 +76,11 @@ fn help_names_every_command_and_the_exit_statuses() {
     for word in ["trace", "ports", "doctor", "completions", "Exit status"] {
         assert!(text.contains(word), "{word}");
     }
+}
+
+#[test]
+fn a_file_for_packets_that_cannot_be_made_is_named() {
+    refused(&run(&["trace", "--write", "/nowhere/x.pcapng"]), &["/nowhere/x.pcapng", "No such file"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::client::{Server, connect_from};
-use super::observer::trace;
+use super::observer::AUTO;
 use super::programs::{FdInfo, fd_infos, number};
 
 /// Address of the service with this number. All are on the loopback, so that any can be bound to; none has a port
@@ -38,7 +38,7 @@ pub(super) fn write_services(count: u32) -> Result<PathBuf> {
 pub(super) fn measure(count: u32) -> Result<Value> {
     let services = write_services(count)?;
     let server = Server::start()?;
-    let mut tracer = trace("auto", &services)?;
+    let mut tracer = AUTO.trace(&services)?;
     // It is read once; natively, /tmp is the machine's.
     std::fs::remove_file(services)?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.pid()))?;

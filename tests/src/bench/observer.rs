@@ -16,23 +16,42 @@ pub(super) struct Observer {
     pub(super) name: &'static str,
     /// Argument of `--hooks`, where it is portclash.
     pub(super) hooks: Option<&'static str>,
+    /// Whether it writes packets, and so looks at every one.
+    writes: bool,
+}
+
+const fn other(name: &'static str) -> Observer {
+    Observer { name, hooks: None, writes: false }
+}
+
+const fn portclash(name: &'static str, hooks: &'static str) -> Observer {
+    Observer { name, hooks: Some(hooks), writes: false }
+}
+
+const fn writing(name: &'static str, hooks: &'static str) -> Observer {
+    Observer { name, hooks: Some(hooks), writes: true }
 }
 
 const STRACE: &str = "strace -f -e trace=connect";
 const BPFTRACE: &str = "bpftrace, one line per tcp_connect";
 
+/// As portclash traces unless told otherwise.
+pub(super) const AUTO: Observer = portclash("portclash", "auto");
+
 /// In the virtual machine.
 pub(super) const ALL: &[Observer] = &[
-    Observer { name: "portclash (fentry)", hooks: Some("fentry") },
-    Observer { name: "portclash --hooks kprobe", hooks: Some("kprobe") },
-    Observer { name: "portclash --hooks stable", hooks: Some("stable") },
-    Observer { name: BPFTRACE, hooks: None },
-    Observer { name: STRACE, hooks: None },
+    portclash("portclash (fentry)", "fentry"),
+    portclash("portclash --hooks kprobe", "kprobe"),
+    portclash("portclash --hooks stable", "stable"),
+    writing("portclash --write", "auto"),
+    other(BPFTRACE),
+    other(STRACE),
 ];
 /// Where there are neither trampolines nor kprobes.
 pub(super) const NATIVE: &[Observer] = &[
-    Observer { name: "portclash --hooks stable", hooks: Some("stable") },
-    Observer { name: STRACE, hooks: None },
+    portclash("portclash --hooks stable", "stable"),
+    writing("portclash --hooks stable --write", "stable"),
+    other(STRACE),
 ];
 
 impl Observer {
@@ -51,8 +70,8 @@ impl Observer {
                 let rate = server.rate(time, &[])?;
                 bpftrace.stop(rate)
             }
-            (_, Some(hooks)) => {
-                let tracer = trace(hooks, services)?;
+            (_, Some(_)) => {
+                let tracer = self.trace(services)?;
                 let rate = server.rate(time, &[])?;
                 let (told, _) = tracer.stop()?;
                 let seen = told.summary.get("connects_seen").and_then(serde_json::Value::as_u64);
@@ -61,12 +80,16 @@ impl Observer {
             }
         }
     }
-}
 
-/// `portclash trace` by the hooks of one rung, with the services of a file, in this network namespace.
-pub(super) fn trace(hooks: &str, services: &Path) -> Result<Tracer> {
-    let services = services.to_str().context("no text")?;
-    Tracer::start(&["--hooks", hooks, "--ipvs", services, "--netns", "/proc/self/ns/net"])
+    /// `portclash trace` by its hooks, with the services of a file, in this network namespace.
+    pub(super) fn trace(&self, services: &Path) -> Result<Tracer> {
+        let mut arguments = vec!["--hooks", self.hooks.context("no hooks")?, "--netns", "/proc/self/ns/net"];
+        arguments.extend(["--ipvs", services.to_str().context("no text")?]);
+        if self.writes {
+            arguments.extend(["--write", "/tmp/bench-packets.pcapng"]);
+        }
+        Tracer::start(&arguments)
+    }
 }
 
 /// bpftrace that prints each connect into a file.

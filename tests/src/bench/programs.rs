@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::client::Server;
-use super::observer::{Observer, trace};
+use super::observer::Observer;
 use crate::process::sysctl;
 
 /// `name: value` lines of `/proc/PID/fdinfo/FD`.
@@ -61,7 +61,7 @@ pub(super) fn run_times(
     services: &Path,
     time: Duration,
 ) -> Result<Value> {
-    let tracer = trace(observer.hooks.context("no hooks")?, services)?;
+    let tracer = observer.trace(services)?;
     let statistics = Statistics::on()?;
     let rate = server.rate(time, &[])?;
     drop(statistics);

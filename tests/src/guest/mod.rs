@@ -7,6 +7,7 @@ mod demo;
 mod init;
 mod itself;
 mod kubelet;
+mod record;
 mod test;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         Some((mode, rest)) if mode == "run" => run(rest),
         Some((mode, rest)) if mode == "test" => test::run(rest),
         Some((mode, _)) if mode == "demo" => demo::run(),
+        Some((mode, _)) if mode == "record" => record::run(),
         Some((mode, rest)) if mode == "bench" => bench::run(rest),
         Some((mode, [local, first, count, remote])) if mode == "burst" => {
             burst::run(local, first, count, remote).map(|()| 0)

@@ -63,8 +63,13 @@ pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// The service ports that [`flood`] connects from.
+pub(super) fn ports() -> std::ops::Range<u16> {
+    FIRST..FIRST + PORTS
+}
+
 /// Connects from each of the ports, then closes without waiting; again and again.
-fn flood(remote: SocketAddr) -> Result<()> {
+pub(super) fn flood(remote: SocketAddr) -> Result<()> {
     for _ in 0..ROUNDS {
         let mut sockets = Vec::new();
         for port in FIRST..FIRST + PORTS {

@@ -9,6 +9,7 @@ mod counts;
 mod expected;
 mod losses;
 mod options;
+mod packets;
 mod pods;
 mod port_choice;
 mod ports;
@@ -83,6 +84,12 @@ pub const ALL: &[Scenario] = &[
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),
     scenario("ring_full_is_counted", losses::ring_full_is_counted),
+    scenario("packets_seed", packets::seed),
+    scenario("packets_seed_v6", packets::seed_v6),
+    scenario("packets_no_backend", packets::no_backend),
+    scenario("packets_no_backend_v6", packets::no_backend_v6),
+    scenario("packets_ring_full_is_counted", packets::ring_full_is_counted),
+    scenario("packets_disk_full", packets::disk_full),
     // From here on they leave sockets in TIME-WAIT behind, whose ports nobody else can bind for a minute.
     scenario("ports_of_a_process_that_connects_to_itself_fentry", counts::to_itself_fentry),
     scenario("ports_of_a_process_that_connects_to_itself_kprobe", counts::to_itself_kprobe),

@@ -1,0 +1,6 @@
+//! Stories in packets and rows, and what must come out of them.
+
+mod make;
+mod rows;
+mod several;
+mod verdicts;

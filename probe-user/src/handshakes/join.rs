@@ -1,0 +1,180 @@
+//! Puts together what several inputs saw of one handshake, and finds by how much their clocks differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::connect::Connect;
+use super::flow::Flow;
+use super::{PacketKind, Seen};
+use crate::observation::Nanos;
+
+/// Clocks that differ by less agree: the packets themselves take that long.
+const SAME_CLOCK_NS: Nanos = 5_000_000;
+
+/// By how much the clock of one input differs from that of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// Whose clock.
+    pub input: u32,
+    /// Compared with whose.
+    pub reference: u32,
+    /// How far it is ahead, nanoseconds; negative if behind.
+    pub ahead_ns: Nanos,
+    /// From how many packets that both inputs have.
+    pub packets: usize,
+}
+
+impl ClockOffset {
+    /// Whether the difference is no more than what packets take.
+    pub const fn agrees(&self) -> bool {
+        self.ahead_ns.unsigned_abs() < SAME_CLOCK_NS.unsigned_abs()
+    }
+}
+
+/// Handshakes of all inputs.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// Each once, the earliest first, on the clock of the first input that has part in it.
+    pub connects: Vec<Connect>,
+    /// How clocks differ, for inputs that share packets with an earlier one.
+    pub clocks: Vec<ClockOffset>,
+}
+
+/// Joins the flows of all inputs.
+pub(super) fn join_flows(flows: Vec<Flow>) -> Joined {
+    let groups = group(flows);
+    let clocks = clocks(&groups);
+    let shift: BTreeMap<u32, Nanos> =
+        clocks.iter().filter(|clock| !clock.agrees()).map(|clock| (clock.input, clock.ahead_ns)).collect();
+    let mut connects: Vec<Connect> = groups.into_iter().map(|group| Connect::new(group, &shift)).collect();
+    connects.sort_by_key(Connect::order);
+    Joined { connects, clocks }
+}
+
+/// Joins what the trackers of all inputs kept.
+pub fn join(trackers: Vec<super::Tracker<'_>>) -> (Joined, Vec<super::Counts>) {
+    let (flows, counts): (Vec<_>, Vec<_>) = trackers.into_iter().map(super::Tracker::into_parts).unzip();
+    (join_flows(flows.into_iter().flatten().collect()), counts)
+}
+
+/// Flows with the same number that have something else in common too: 32 bits alone may be chance.
+fn group(flows: Vec<Flow>) -> Vec<Vec<Flow>> {
+    let mut by_number: BTreeMap<u32, Vec<Vec<Flow>>> = BTreeMap::new();
+    for flow in flows {
+        let groups = by_number.entry(flow.number).or_default();
+        let fits = |group: &&mut Vec<Flow>| {
+            group.iter().all(|other| input(other) != input(&flow))
+                && group.iter().any(|other| related(other, &flow))
+        };
+        match groups.iter_mut().find(fits) {
+            Some(group) => group.push(flow),
+            None => groups.push(vec![flow]),
+        }
+    }
+    by_number.into_values().flatten().collect()
+}
+
+fn input(flow: &Flow) -> Option<u32> {
+    flow.seen.first().map(|seen| seen.input)
+}
+
+/// An address in common, or a SYN-ACK.
+fn related(one: &Flow, other: &Flow) -> bool {
+    let addresses = |flow: &Flow| -> BTreeSet<_> {
+        flow.seen.iter().flat_map(|seen| [seen.source, seen.destination]).collect()
+    };
+    let replies = |flow: &Flow| -> BTreeSet<u32> {
+        let replies = flow.seen.iter().filter(|seen| seen.kind == PacketKind::SynAck);
+        replies.map(|seen| seen.sequence).collect()
+    };
+    !addresses(one).is_disjoint(&addresses(other)) || !replies(one).is_disjoint(&replies(other))
+}
+
+/// What makes two sights the same packet, whatever translations did to its addresses.
+type Packet = (PacketKind, u32, u32, usize);
+
+/// The packets of a flow as one input shows them: its n-th with the same numbers is the n-th of any other input.
+fn packets(flow: &Flow) -> BTreeMap<Packet, Nanos> {
+    let mut times: BTreeMap<(PacketKind, u32, u32), Vec<&Seen>> = BTreeMap::new();
+    for seen in &flow.seen {
+        if matches!(seen.kind, PacketKind::Syn | PacketKind::SynAck) {
+            let all = times.entry((seen.kind, seen.sequence, seen.acknowledgement)).or_default();
+            if !all.iter().any(|known| known.at.abs_diff(seen.at) <= super::COPY_NS.unsigned_abs()) {
+                all.push(seen);
+            }
+        }
+    }
+    let numbered = times.into_iter().flat_map(|((kind, sequence, acknowledgement), all)| {
+        let packet = move |n: usize| (kind, sequence, acknowledgement, n);
+        all.into_iter().enumerate().map(move |(n, seen)| (packet(n), seen.at))
+    });
+    numbered.collect()
+}
+
+/// Compares every input with the first one that it shares packets with, directly or through others.
+fn clocks(groups: &[Vec<Flow>]) -> Vec<ClockOffset> {
+    let mut differences: BTreeMap<(u32, u32), [Vec<Nanos>; 2]> = BTreeMap::new();
+    for group in groups {
+        let inputs: BTreeMap<u32, _> =
+            group.iter().filter_map(|flow| Some((input(flow)?, packets(flow)))).collect();
+        for (one, earlier) in &inputs {
+            for (other, later) in inputs.range(one + 1..) {
+                let [forth, back] = differences.entry((*one, *other)).or_default();
+                for (packet, at) in earlier {
+                    let Some(seen) = later.get(packet) else { continue };
+                    let list = if packet.0 == PacketKind::Syn { &mut *forth } else { &mut *back };
+                    list.push(seen.saturating_sub(*at));
+                }
+            }
+        }
+    }
+    let measured: BTreeMap<(u32, u32), (Nanos, usize)> = differences
+        .into_iter()
+        .filter_map(|(pair, [forth, back])| {
+            let count = forth.len() + back.len();
+            Some((pair, (offset(forth, back)?, count)))
+        })
+        .collect();
+    spread(&measured)
+}
+
+/// A packet needs its time in either direction; what is left in the middle is the difference of the clocks.
+fn offset(forth: Vec<Nanos>, back: Vec<Nanos>) -> Option<Nanos> {
+    match (median(forth), median(back)) {
+        (Some(forth), Some(back)) => Some(forth / 2 + back / 2 + (forth % 2 + back % 2) / 2),
+        (one, other) => one.or(other),
+    }
+}
+
+fn median(mut values: Vec<Nanos>) -> Option<Nanos> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+/// From differences of pairs to the difference from the first input of each connected set.
+fn spread(measured: &BTreeMap<(u32, u32), (Nanos, usize)>) -> Vec<ClockOffset> {
+    let inputs: BTreeSet<u32> = measured.keys().flat_map(|(one, other)| [*one, *other]).collect();
+    let mut known: BTreeMap<u32, ClockOffset> = BTreeMap::new();
+    for start in inputs {
+        if known.contains_key(&start) {
+            continue;
+        }
+        known.insert(start, ClockOffset { input: start, reference: start, ahead_ns: 0, packets: 0 });
+        let mut waiting = vec![start];
+        while let Some(at) = waiting.pop() {
+            let here = known.get(&at).map_or(0, |clock| clock.ahead_ns);
+            for ((one, other), (ahead, packets)) in measured {
+                let (next, step) = match (*one == at, *other == at) {
+                    (true, _) => (*other, *ahead),
+                    (_, true) => (*one, -*ahead),
+                    _ => continue,
+                };
+                known.entry(next).or_insert_with(|| {
+                    waiting.push(next);
+                    let ahead_ns = here.saturating_add(step);
+                    ClockOffset { input: next, reference: start, ahead_ns, packets: *packets }
+                });
+            }
+        }
+    }
+    known.into_values().filter(|clock| clock.input != clock.reference).collect()
+}

@@ -1,0 +1,205 @@
+//! The section of one kind of incident.
+
+use super::analysis_text::{moment_time, when};
+use super::html_build::Html;
+use super::ladder::Layout;
+use super::ladder_svg::{sentences, svg};
+use super::text::{Advised, advised, fact_rows, grouped, seconds};
+use super::text_words as words;
+use crate::analysis::model::{Analysed, Ladder, Moment};
+use crate::analysis::picture::{nanos, timeline};
+use crate::diagnosis::incident::{Incident, Verdict};
+
+/// Lines of a timeline on the page.
+const MAX_MOMENTS: usize = 500;
+/// Further incidents of the kind that are listed.
+const MAX_LISTED: usize = 1000;
+
+/// The first of the group in full, the others in a table.
+pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analysed]) {
+    let Some((first, others)) = group.split_first() else { return };
+    let incident = &first.incident;
+    let id = format!("incident-{number}");
+    html.within("section", &[("id", &id)], |html| {
+        headline(html, incident);
+        let time = format!("First SYN on {} UTC", when(incident));
+        let lasted = incident
+            .duration_ms
+            .map_or_else(|| ", still open".to_owned(), |ms| format!(", ended after {}", seconds(ms)));
+        html.element("p", &[("class", "soft")], &format!("{time}{lasted}."));
+        facts(html, incident);
+        html.element("h3", &[], "Why");
+        html.element("p", &[], &words::why(incident));
+        packets(html, first, &id);
+        advice(html, incident);
+        moments(html, first);
+        if !others.is_empty() {
+            again(html, others);
+        }
+        html.element("p", &[("class", "soft")], &format!("Incident {}", incident.id));
+    });
+}
+
+fn headline(html: &mut Html, incident: &Incident) {
+    let (tag, _) = words::tag(incident);
+    let class = match incident.verdict {
+        Verdict::None => "tag good",
+        _ if words::is_failure(incident) => "tag bad",
+        _ => "tag warn",
+    };
+    html.within("h2", &[], |html| {
+        html.element("span", &[("class", class)], tag);
+        html.text(&words::headline(incident));
+    });
+}
+
+fn facts(html: &mut Html, incident: &Incident) {
+    html.within("dl", &[("class", "facts")], |html| {
+        for (label, text) in fact_rows(incident) {
+            if !label.is_empty() {
+                html.element("dt", &[], label);
+            } else {
+                html.literal("<dt aria-hidden=\"true\"></dt>");
+            }
+            html.element("dd", &[], &text);
+        }
+    });
+}
+
+fn packets(html: &mut Html, analysed: &Analysed, id: &str) {
+    let own;
+    let ladder = if analysed.ladder.arrows.is_empty() {
+        own = Ladder::of_incident(&analysed.incident);
+        &own
+    } else {
+        &analysed.ladder
+    };
+    let layout = Layout::of(ladder);
+    if layout.is_empty() {
+        return;
+    }
+    html.element("h3", &[], "Packets");
+    html.within("figure", &[], |html| {
+        html.within("div", &[("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", "Ladder diagram")], |html| {
+            html.append(svg(&layout, &format!("{id}-ladder")));
+        });
+        let text = "Time runs downwards, in seconds from the first packet. Thick arrows with capital words are what went wrong; \
+                    dashed ones were not seen but follow from the others.";
+        html.within("figcaption", &[], |html| {
+            html.text(text);
+            html.element("span", &[("class", "hint")], " Scroll sideways to see all of it.");
+        });
+    });
+    html.within("details", &[], |html| {
+        html.element("summary", &[], "The same as a list");
+        html.within("ol", &[], |html| {
+            for text in sentences(&layout) {
+                html.element("li", &[], &text);
+            }
+        });
+    });
+}
+
+fn advice(html: &mut Html, incident: &Incident) {
+    if incident.advice.is_empty() {
+        return;
+    }
+    html.element("h3", &[], "What to do");
+    for advice in &incident.advice {
+        let Advised { before, commands, after } = advised(advice);
+        html.element("p", &[], &before);
+        for command in commands {
+            html.within("pre", &[], |html| html.element("code", &[], &command));
+        }
+        if let Some(after) = after {
+            html.element("p", &[], &after);
+        }
+    }
+}
+
+fn moments(html: &mut Html, analysed: &Analysed) {
+    let own;
+    let moments = if analysed.timeline.is_empty() {
+        own = timeline(&analysed.incident);
+        &own
+    } else {
+        &analysed.timeline
+    };
+    if moments.is_empty() {
+        return;
+    }
+    let start = nanos(&analysed.incident.started_at);
+    html.element("h3", &[], "What all sources say");
+    html.within("div", &[("class", "scroll")], |html| {
+        html.within("table", &[("class", "stack")], |html| {
+            html.element("caption", &[], "Seconds from the first SYN; the oldest first.");
+            head(html, &[("Time", "time"), ("What", ""), ("Where it was seen", "")]);
+            html.within("tbody", &[], |html| {
+                for moment in moments.iter().take(MAX_MOMENTS) {
+                    moment_row(html, moment, &moment_time(moment, start));
+                }
+            });
+        });
+    });
+    if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
+        html.element("p", &[], &format!("{} more lines are not shown.", grouped(hidden as u64)));
+    }
+}
+
+fn moment_row(html: &mut Html, moment: &Moment, time: &str) {
+    let marked = moment.text.starts_with("IPVS handed the reply") || moment.text.contains("RST");
+    html.within("tr", &[("class", if marked { "mark" } else { "" })], |html| {
+        html.element("td", &[("class", "time")], time);
+        html.element("td", &[], &moment.text);
+        html.element("td", &[("class", "soft")], &moment.source);
+    });
+}
+
+/// A table's head: titles and classes.
+pub(super) fn head(html: &mut Html, titles: &[(&'static str, &'static str)]) {
+    html.within("thead", &[], |html| {
+        html.within("tr", &[], |html| {
+            for (title, class) in titles {
+                html.element("th", &[("scope", "col"), ("class", class)], title);
+            }
+        });
+    });
+}
+
+fn again(html: &mut Html, others: &[&Analysed]) {
+    let times = if others.len() == 1 {
+        "once more".to_owned()
+    } else {
+        format!("{} more times", grouped(others.len() as u64))
+    };
+    html.element("h3", &[], &format!("The same happened {times}"));
+    html.within("table", &[("class", "stack")], |html| {
+        head(
+            html,
+            &[
+                ("First SYN, UTC", "time"),
+                ("From", ""),
+                ("Lasted", ""),
+                ("How sure", ""),
+                ("In the kubelet's log", ""),
+            ],
+        );
+        html.within("tbody", &[], |html| {
+            for analysed in others.iter().take(MAX_LISTED) {
+                let incident = &analysed.incident;
+                let lasted = incident.duration_ms.map_or_else(|| "still open".to_owned(), seconds);
+                let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
+                html.within("tr", &[], |html| {
+                    html.element("td", &[("class", "time")], &when(incident));
+                    html.element("td", &[], incident.connection.local.as_deref().unwrap_or("unknown"));
+                    html.element("td", &[], &lasted);
+                    html.element("td", &[], words::confidence(incident.confidence));
+                    html.element("td", &[], &format!("logged: {logged}"));
+                });
+            }
+        });
+    });
+    if let Some(hidden) = others.len().checked_sub(MAX_LISTED).filter(|hidden| *hidden > 0) {
+        html.element("p", &[], &format!("{} more are in the JSON output.", grouped(hidden as u64)));
+    }
+}
