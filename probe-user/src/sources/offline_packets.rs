@@ -25,6 +25,8 @@ pub(super) struct PacketReader<'a, 'b> {
     pub(super) options: &'b Options,
     pub(super) tracker: Tracker<'a>,
     pub(super) progress: &'b mut dyn Progress,
+    /// Its times have a date: those of a listing may have been guessed from when its file was written.
+    pub(super) dated: bool,
     /// JSON that was in captures.
     pub(super) attached: Vec<Vec<u8>>,
 }
@@ -116,6 +118,7 @@ impl PacketReader<'_, '_> {
         account.skipped.extend(read.notes);
         account.skipped.extend(read.cut);
         account.read += &times.sentence();
+        self.dated = times.dated;
         if relative > 0 {
             account.read += &format!(
                 "; {relative} with relative sequence numbers, which tell nothing across inputs (tcpdump -S; Wireshark: switch off \
@@ -178,16 +181,19 @@ struct Times<'a> {
     modified: Nanos,
     /// Something other than full times was met, and which.
     guessed: Option<&'static str>,
+    /// Every time had a date.
+    dated: bool,
     last: Nanos,
 }
 
 impl<'a> Times<'a> {
     fn new(options: &'a Options, modified: Option<Nanos>) -> Self {
         let modified = modified.unwrap_or(options.now);
-        Self { zone: options.zone.as_ref(), modified, guessed: None, last: modified }
+        Self { zone: options.zone.as_ref(), modified, guessed: None, dated: true, last: modified }
     }
 
     fn of(&mut self, time: ListedTime, line: u64) -> Nanos {
+        self.dated &= matches!(time, ListedTime::Full(_) | ListedTime::Local(_));
         self.last = match time {
             ListedTime::Full(at) => at,
             ListedTime::Local(local) => {
