@@ -67,6 +67,6 @@ impl Packets {
 }
 
 pub mod picture;
+pub mod redact;
 #[cfg(test)]
 mod tests;
-pub mod redact;

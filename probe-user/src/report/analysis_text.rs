@@ -99,10 +99,9 @@ fn timeline(page: &mut Page, incident: &Incident, moments: &[Moment]) {
     heading(page, &format!("What all inputs say, from {date} {} UTC on", clock(&incident.started_at)));
     for moment in moments.iter().take(MAX_MOMENTS) {
         let time = moment_time(moment, start);
-        let text = match moment.source.is_empty() {
-            true => escape_all(&moment.text),
-            false => format!("{} [{}]", escape_all(&moment.text), escape(&moment.source)),
-        };
+        let source = Some(&moment.source).filter(|source| !source.is_empty());
+        let source = source.map_or_else(String::new, |source| format!(" [{}]", escape(source)));
+        let text = escape_all(&moment.text) + &source;
         page.field(4, (&time, CYAN), 20, (&text, PLAIN));
     }
     if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
@@ -174,7 +173,7 @@ fn list(page: &mut Page, label: &str, texts: &[String]) {
 /// The bar's cells, each for as many ports.
 fn port_map(page: &mut Page, ports: &PortMap, analysis: &Analysis) {
     // Beside the bar stands the name of the lane.
-    let width = page.width().saturating_sub(COLUMN + 15).clamp(20, 64);
+    let width = page.width().saturating_sub(COLUMN + 18).clamp(20, 64);
     let facts = super::port_facts::PortFacts::of(ports, analysis);
     let lanes: Vec<(&str, String)> = facts
         .lanes

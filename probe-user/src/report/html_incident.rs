@@ -56,10 +56,10 @@ fn headline(html: &mut Html, incident: &Incident) {
 fn facts(html: &mut Html, incident: &Incident) {
     html.within("dl", &[("class", "facts")], |html| {
         for (label, text) in fact_rows(incident) {
-            if !label.is_empty() {
-                html.element("dt", &[], label);
-            } else {
+            if label.is_empty() {
                 html.literal("<dt aria-hidden=\"true\"></dt>");
+            } else {
+                html.element("dt", &[], label);
             }
             html.element("dd", &[], &text);
         }
@@ -81,7 +81,7 @@ fn packets(html: &mut Html, analysed: &Analysed, id: &str) {
     html.element("h3", &[], "Packets");
     html.within("figure", &[], |html| {
         html.within("div", &[("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", "Ladder diagram")], |html| {
-            html.append(svg(&layout, &format!("{id}-ladder")));
+            html.append(&svg(&layout, &format!("{id}-ladder")));
         });
         let text = "Time runs downwards, in seconds from the first packet. Thick arrows with capital words are what went wrong; \
                     dashed ones were not seen but follow from the others.";
@@ -151,7 +151,7 @@ fn moment_row(html: &mut Html, moment: &Moment, time: &str) {
     html.within("tr", &[("class", if marked { "mark" } else { "" })], |html| {
         html.element("td", &[("class", "time")], time);
         html.element("td", &[], &moment.text);
-        html.element("td", &[("class", "soft")], &moment.source);
+        html.element("td", &[("class", "source")], &moment.source);
     });
 }
 
