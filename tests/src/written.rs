@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use probe_user::capture::{self, Account, Decoded, LinkType};
-use probe_user::report::pcapng::{CUSTOM, Direction, ENTERPRISE};
+use probe_user::capture::{CUSTOM, ENTERPRISE};
+use probe_user::report::pcapng::Direction;
 use serde_json::Value;
 
 /// One packet.

@@ -215,7 +215,8 @@ impl Show<'_> {
         };
         timeline.extend(self.missing_request(&incident));
         timeline.sort_by_key(|moment| moment.at);
-        Analysed { incident, timeline, ladder }
+        let packets = connect.map_or_else(Vec::new, handshake_picture::packets);
+        Analysed { incident, timeline, ladder, packets }
     }
 
     fn connect(&self, incident: &Incident) -> Option<&Connect> {

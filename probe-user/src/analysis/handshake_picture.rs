@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::model::{Arrow, ArrowKind, Ladder, Moment, Party, Role};
+use super::model::{Arrow, ArrowKind, Ladder, Moment, PacketRef, Party, Role};
 use super::picture;
 use crate::diagnosis::incident::Incident;
 use crate::handshakes::{Connect, PacketKind, Seen};
@@ -111,6 +111,12 @@ fn party(role: Role, incident: &Incident) -> Party {
             .or_else(|| incident.resets.first().map(|reset| reset.local.clone())),
     };
     Party { role, title, address }
+}
+
+/// Which packets they are.
+pub(super) fn packets(connect: &Connect) -> Vec<PacketRef> {
+    let refer = |seen: &Seen| PacketRef { input: seen.input, number: seen.number, at: seen.at };
+    connect.seen.iter().map(refer).collect()
 }
 
 /// Packets, and whatever else the incident has evidence of; what only names things is left out.

@@ -36,6 +36,19 @@ pub struct Analysed {
     pub timeline: Vec<Moment>,
     /// Its packets between the parties.
     pub ladder: Ladder,
+    /// Which packets of captures are its own.
+    pub packets: Vec<PacketRef>,
+}
+
+/// A packet of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PacketRef {
+    /// Number of the input among those with packets.
+    pub input: u32,
+    /// Number of the packet in it, from 1.
+    pub number: u64,
+    /// When, nanoseconds since the Unix epoch, on the clock of the analysis.
+    pub at: Nanos,
 }
 
 /// One line of a timeline.

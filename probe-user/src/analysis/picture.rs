@@ -9,7 +9,7 @@ impl Analysed {
     pub fn of_incident(incident: Incident) -> Self {
         let ladder = Ladder::of_incident(&incident);
         let timeline = timeline(&incident);
-        Self { incident, timeline, ladder }
+        Self { incident, timeline, ladder, packets: Vec::new() }
     }
 }
 

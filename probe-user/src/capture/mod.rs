@@ -23,6 +23,15 @@ pub use packet::{Decoded, Flags, Segment, Undecoded, Unreachable, decode};
 use crate::observation::Nanos;
 use window::Window;
 
+/// Type of the pcapng block that holds our JSON: a custom block that programs which do not know it may copy.
+pub const CUSTOM: u32 = 0x0000_0bad;
+
+/// The Private Enterprise Number in our custom blocks. portclash has none of its own: this is the one that IANA keeps
+/// for examples (RFC 5612), so it claims no vendor's name, and nobody may rely on it alone. What tells our blocks is
+/// the `schema` of the JSON in them. The alternative, a block type of the range for local use, is no clearer and is not
+/// copied by other programs.
+pub const ENTERPRISE: u32 = 32_473;
+
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -71,6 +80,8 @@ pub struct Account {
     pub damaged: u64,
     /// What is to be said about the file, the first few: with the offset in the decompressed file.
     pub notes: Vec<String>,
+    /// JSON that portclash put into the file beside its packets, one object each.
+    pub attached: Vec<Vec<u8>>,
     /// Whether the file ends in the middle of a record, or reading had to stop before its end.
     pub cut: bool,
 }

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::link::LinkType;
 use super::window::{MAX_PIECE, Window};
-use super::{Account, Frame, Interface};
+use super::{Account, CUSTOM, ENTERPRISE, Frame, Interface};
 use crate::observation::Nanos;
 
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -102,6 +102,9 @@ pub(super) fn read<R: Read>(window: &mut Window<R>, account: &mut Account, sink:
     }
 }
 
+/// Most JSON that is kept of one file, bytes.
+const MAX_ATTACHED: usize = 64 << 20;
+
 impl Section<'_> {
     /// Reads one block; false at the end.
     fn next<R: Read>(&mut self, window: &mut Window<R>) -> std::io::Result<bool> {
@@ -144,6 +147,22 @@ impl Section<'_> {
         Ok(true)
     }
 
+    /// JSON of ours; custom blocks of others are none of our business.
+    fn attached(&mut self, body: &[u8]) {
+        let ours = self.order.u32(body, 0) == Some(ENTERPRISE);
+        let Some(json) = body.get(4..).filter(|json| ours && json.starts_with(b"{\"schema\":\"portclash."))
+        else {
+            return;
+        };
+        let json = json.trim_ascii_end();
+        let size: usize = self.account.attached.iter().map(Vec::len).sum();
+        if size + json.len() <= MAX_ATTACHED {
+            self.account.attached.push(json.to_vec());
+        } else {
+            self.account.note(format!("JSON beyond {MAX_ATTACHED} bytes was left out"));
+        }
+    }
+
     fn ends_within(&mut self, offset: u64) -> bool {
         self.account.cut(format!("the file ends within the block at byte {offset}"));
         false
@@ -167,7 +186,11 @@ impl Section<'_> {
             }
             SIMPLE_PACKET => self.simple_packet(body, offset),
             STATISTICS => self.statistics(body),
-            // Name resolution, custom and unknown blocks.
+            CUSTOM => {
+                self.attached(body);
+                Some(())
+            }
+            // Name resolution and unknown blocks.
             _ => Some(()),
         }
     }

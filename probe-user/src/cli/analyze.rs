@@ -1,22 +1,26 @@
 //! `portclash analyze`: from files to incidents, after the fact.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::output::{Common, Format, WRITE, width};
 use super::progress::Bar;
 use super::status;
 use crate::analysis::conclude;
 use crate::analysis::model::Analysis;
+use crate::analysis::redact::Redactor;
 use crate::diagnosis::incident::Verdict;
 use crate::diagnosis::time::rfc3339;
-use crate::inputs::Limits;
+use crate::inputs::{Limits, Sources};
 use crate::report::analysis_text::{self, Signs};
-use crate::report::{html, json, text};
+use crate::report::{html, incident_packets, json, text};
 use crate::sources::offline::{self, Options};
+use crate::sources::offline_frames;
 
 /// Find what happened in captures, IPVS dumps, lists and logs; nothing is read from this machine but these files
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,13 @@ pub(super) struct Args {
     /// Time zone of times that are written without one, such as +08:00 or Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE", value_parser = zone)]
     zone: Option<TimeZone>,
+    /// Write the packets of the incidents, and only those, to this pcapng file, with comments that say whose they are
+    #[arg(long, value_name = "FILE.pcapng")]
+    write: Option<PathBuf>,
+    /// Replace names and addresses in every output, so that it can leave the company: the same name always by the same
+    /// alias, addresses by others that share as many leading bits
+    #[arg(long)]
+    redact: bool,
     /// Draw with ASCII only [default: where the locale is not UTF-8]
     #[arg(long)]
     ascii: bool,
@@ -37,7 +48,8 @@ const EXAMPLES: &str = "\
 Examples:
   portclash analyze pod.pcap ipvsadm.txt kubelet.log        what one node's files show
   portclash analyze sosreport.tar.gz -o html > report.html  a report to attach to a ticket
-  portclash analyze captures/                               everything below a directory
+  portclash analyze captures/ --write incidents.pcapng      everything below a directory; its packets for Wireshark
+  portclash analyze captures/ --redact -o html > out.html   a report without names and addresses
   kubectl get svc -A | portclash analyze pod.pcap -         names of Services from standard input
 
 Read: pcap and pcapng; tcpdump -nn and Wireshark as text; ipvsadm -Ln, -Sn, -Lnc, --stats, /proc/net/ip_vs and
@@ -82,6 +94,14 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
     bar.finish();
     let mut analysis = conclude(&read.material, &read.packets);
     analysis.inputs = read.inputs;
+    let mut redactor = args.redact.then(|| new_redactor().map(Redactor::new)).transpose()?;
+    let names: Vec<String> = read.packets.inputs.iter().map(|input| input.name.to_string()).collect();
+    if let Some(redactor) = &mut redactor {
+        redactor.redact(&mut analysis);
+    }
+    if let Some(path) = &args.write {
+        write_packets(path, &mut analysis, &read.sources, names, redactor.as_mut())?;
+    }
     write(&analysis, args, common, &rfc3339(options.now)).context(WRITE)?;
     let found = analysis.incidents.iter().any(|found| found.incident.verdict != Verdict::None);
     Ok(match (found, analysis.summary.incomplete.is_empty()) {
@@ -89,6 +109,38 @@ pub(super) fn run(args: &Args, common: &Common) -> Result<u8> {
         (false, true) => status::NOTHING,
         (false, false) => status::INCOMPLETE,
     })
+}
+
+/// A key that nobody has: the same addresses are replaced by others the next time.
+fn new_redactor() -> Result<[u8; 32]> {
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).ok().context("get random numbers for --redact")?;
+    Ok(key)
+}
+
+fn write_packets(
+    path: &Path,
+    analysis: &mut Analysis,
+    sources: &Sources,
+    mut names: Vec<String>,
+    mut redactor: Option<&mut Redactor>,
+) -> Result<()> {
+    let wanted = analysis.incidents.iter().flat_map(|found| found.packets.iter().copied()).collect();
+    let (frames, left_out) = offline_frames::take(sources, &wanted);
+    if let Some(redactor) = redactor.as_deref_mut() {
+        names.iter_mut().for_each(|name| *name = redactor.file_name(name));
+    }
+    let failed = || format!("write packets to {}", path.display());
+    let mut out = io::BufWriter::new(File::create(path).with_context(failed)?);
+    let unsafe_frames =
+        incident_packets::write(&mut out, analysis, &frames, &names, redactor).with_context(failed)?;
+    out.flush().with_context(failed)?;
+    for (count, why) in [(left_out, "too many"), (unsafe_frames, "not known how to make them safe")] {
+        if count > 0 {
+            analysis.notes.push(format!("{count} packets of incidents were not written: {why}"));
+        }
+    }
+    Ok(())
 }
 
 fn write(analysis: &Analysis, args: &Args, common: &Common, now: &str) -> io::Result<()> {

@@ -114,7 +114,7 @@ pub(crate) fn seed() -> Analysis {
         moment(None, "services.txt, line 3", "Service kube-system/kubernetes-dashboard has NodePort 36704"),
     ];
     Analysis {
-        incidents: vec![Analysed { incident: seed_incident(), timeline, ladder: seed_ladder() }],
+        incidents: vec![Analysed { incident: seed_incident(), timeline, ladder: seed_ladder(), packets: Vec::new() }],
         left_out: 0,
         summary: Summary { probe_failures_elsewhere: Some(0), ..summary(&[(Verdict::Collision, 1)]) },
         inputs: vec![
@@ -191,7 +191,12 @@ pub(crate) fn proven() -> Analysis {
     };
     let mut analysis = Analysis {
         incidents: vec![
-            Analysed { timeline: crate::analysis::picture::timeline(&incident), incident, ladder },
+            Analysed {
+                timeline: crate::analysis::picture::timeline(&incident),
+                incident,
+                ladder,
+                packets: Vec::new(),
+            },
             later("2022-09-15T19:14:32.100000000Z", 36704, true),
             later("2022-09-15T20:01:02.000000000Z", 36704, false),
         ],

@@ -41,6 +41,7 @@ fn sample_pages_are_whole() {
             incident: incidents::named(),
             timeline: Vec::new(),
             ladder: crate::analysis::model::Ladder::default(),
+            packets: Vec::new(),
         }],
         ..Analysis::default()
     };

@@ -10,6 +10,7 @@ mod html_build;
 mod html_incident;
 mod html_parts;
 mod html_ports;
+pub mod incident_packets;
 pub mod json;
 pub mod ladder;
 mod ladder_svg;

@@ -3,22 +3,13 @@
 
 use std::io::{self, Write};
 
-use crate::capture::LinkType;
+use crate::capture::{CUSTOM, ENTERPRISE, LinkType};
 use crate::observation::Nanos;
 
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
-/// A custom block that programs which do not know it may copy.
-pub const CUSTOM: u32 = 0x0000_0bad;
-
-/// The Private Enterprise Number in our custom blocks. portclash has none of its own: this is the one that IANA keeps
-/// for examples (RFC 5612), so it claims no vendor's name, and nobody may rely on it alone. What tells our blocks is
-/// the `schema` of the JSON in them. The alternative, a block type of the range for local use, is no clearer and is not
-/// copied by other programs.
-pub const ENTERPRISE: u32 = 32_473;
-
 const COMMENT: u16 = 1;
 /// Longest value of an option.
 const MAX_OPTION: usize = 65_535;

@@ -8,6 +8,7 @@ pub mod live;
 pub mod node_files;
 pub mod node_live;
 pub mod offline;
+pub mod offline_frames;
 mod offline_packets;
 mod offline_texts;
 pub mod owner;

@@ -27,7 +27,6 @@ pub struct Options {
 }
 
 /// All that was read.
-#[derive(Debug)]
 pub struct Read {
     /// Everything but packets.
     pub material: Material,
@@ -35,6 +34,8 @@ pub struct Read {
     pub packets: Packets,
     /// Every file, in the order in which they were given.
     pub inputs: Vec<InputAccount>,
+    /// To read them again.
+    pub sources: Sources,
 }
 
 /// What is being read, for a progress bar: the file's name, bytes read of it as decompressed, its size as stored.
@@ -68,10 +69,12 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
         sources.visit(&mut |mut found| {
             let Some(kind) = found.kind.filter(|kind| is_packets(*kind)) else { return };
             let number = u32::try_from(trackers.len()).unwrap_or(u32::MAX);
-            let mut reader = PacketReader { options, tracker: Tracker::new(number, &is_service), progress };
+            let tracker = Tracker::new(number, &is_service);
+            let mut reader = PacketReader { options, tracker, progress, attached: Vec::new() };
             let mut account = account(&found);
             let interfaces = reader.read(kind, &mut found, &mut account, &mut texts.material.incomplete);
             note_stored(&found, &mut account);
+            texts.attached(&reader.attached, &found);
             packets.push((Arc::<str>::from(found.name), interfaces, unit(kind)));
             trackers.push(reader.tracker);
             replace(&mut inputs, account);
@@ -94,7 +97,8 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
             }
         });
     }
-    Ok(Read { material: texts.finish(), packets: Packets { inputs: packets, joined }, inputs })
+    let material = texts.finish();
+    Ok(Read { material, packets: Packets { inputs: packets, joined }, inputs, sources })
 }
 
 const fn is_packets(kind: Kind) -> bool {

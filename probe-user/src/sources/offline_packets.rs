@@ -25,6 +25,8 @@ pub(super) struct PacketReader<'a, 'b> {
     pub(super) options: &'b Options,
     pub(super) tracker: Tracker<'a>,
     pub(super) progress: &'b mut dyn Progress,
+    /// JSON that was in captures.
+    pub(super) attached: Vec<Vec<u8>>,
 }
 
 impl PacketReader<'_, '_> {
@@ -49,7 +51,7 @@ impl PacketReader<'_, '_> {
     }
 
     fn capture(&mut self, found: &mut Found<'_>, account: &mut InputAccount) -> Vec<Option<String>> {
-        let Self { tracker, progress, .. } = self;
+        let Self { tracker, progress, attached, .. } = self;
         let watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
         let read = match capture::read(watched, &mut |frame| tracker.frame(&frame)) {
             Ok(read) => read,
@@ -67,6 +69,10 @@ impl PacketReader<'_, '_> {
             plural(read.interfaces.len(), "interface"),
             links.into_iter().collect::<Vec<_>>().join(", ")
         );
+        if !read.attached.is_empty() {
+            account.read += &format!(", {} from portclash", plural(read.attached.len(), "JSON object"));
+            attached.extend(read.attached);
+        }
         account.skipped.extend(read.notes.clone());
         if read.damaged > read.notes.len() as u64 {
             account.skipped.push(format!("{} damaged records in all", read.damaged));

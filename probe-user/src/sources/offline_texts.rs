@@ -206,6 +206,17 @@ impl<'a> TextReader<'a> {
         self.keep(told, |material| &mut material.earlier);
     }
 
+    /// Takes incidents that were in a capture beside its packets.
+    pub(super) fn attached(&mut self, attached: &[Vec<u8>], found: &Found<'_>) {
+        let mut told = Vec::new();
+        incidents::read(attached.join(&b'\n').as_slice(), &mut |record| {
+            if let Record::Incident(incident) = record {
+                told.push(self.from(found, *incident));
+            }
+        });
+        self.keep(told, |material| &mut material.earlier);
+    }
+
     fn requests(&mut self, found: &mut Found<'_>, account: &mut InputAccount) {
         let mut requests = Vec::new();
         let (mut dropped, room) = (0, MAX_ROWS.saturating_sub(self.material.requests.len()));

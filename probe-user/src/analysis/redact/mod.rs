@@ -158,7 +158,7 @@ impl Redactor {
     }
 
     fn analysed(&mut self, analysed: &mut Analysed) {
-        let Analysed { incident, timeline, ladder } = analysed;
+        let Analysed { incident, timeline, ladder, packets: _ } = analysed;
         self.fields(incident);
         for moment in timeline {
             let Moment { at: _, source, text } = moment;
