@@ -7,6 +7,7 @@ use super::text::{TextStyle, clock, explanation, grouped, head, heading, seconds
 use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
 use super::text_words as words;
+use super::timeline::{Event, events};
 use crate::analysis::model::{Analysed, Analysis, InputAccount, Moment, PortMap};
 use crate::analysis::picture::nanos;
 use crate::diagnosis::incident::Incident;
@@ -97,14 +98,20 @@ fn timeline(page: &mut Page, incident: &Incident, moments: &[Moment]) {
     let start = nanos(&incident.started_at);
     let date = incident.started_at.get(..10).unwrap_or_default();
     heading(page, &format!("What all inputs say, from {date} {} UTC on", clock(&incident.started_at)));
-    for moment in moments.iter().take(MAX_MOMENTS) {
-        let time = moment_time(moment, start);
-        let source = Some(&moment.source).filter(|source| !source.is_empty());
-        let source = source.map_or_else(String::new, |source| format!(" [{}]", escape(source)));
-        let text = escape_all(&moment.text) + &source;
-        page.field(4, (&time, CYAN), 20, (&text, PLAIN));
+    let events = events(moments);
+    for event in events.iter().take(MAX_MOMENTS) {
+        let Event { first, elsewhere } = event;
+        let mut places: Vec<String> =
+            Some(escape(&first.source)).into_iter().filter(|place| !place.is_empty()).collect();
+        match elsewhere.as_slice() {
+            [] => {}
+            [one] => places.push(format!("and {}", escape(&one.source))),
+            several => places.push(format!("and at {} other places", several.len())),
+        }
+        let places = if places.is_empty() { String::new() } else { format!(" [{}]", places.join(" ")) };
+        page.field(4, (&moment_time(first, start), CYAN), 20, (&(escape_all(&first.text) + &places), PLAIN));
     }
-    if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
+    if let Some(hidden) = events.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
         page.paragraph(20, &format!("… and {hidden} more, see the HTML output"));
     }
 }

@@ -6,9 +6,11 @@ use super::ladder::Layout;
 use super::ladder_svg::{sentences, svg};
 use super::text::{Advised, advised, fact_rows, grouped, seconds};
 use super::text_words as words;
-use crate::analysis::model::{Analysed, Ladder, Moment};
+use super::timeline::{Event, events};
+use crate::analysis::model::{Analysed, Ladder};
 use crate::analysis::picture::{nanos, timeline};
 use crate::diagnosis::incident::{Incident, Verdict};
+use crate::observation::Nanos;
 
 /// Lines of a timeline on the page.
 const MAX_MOMENTS: usize = 500;
@@ -129,29 +131,46 @@ fn moments(html: &mut Html, analysed: &Analysed) {
         return;
     }
     let start = nanos(&analysed.incident.started_at);
+    let events = events(moments);
     html.element("h3", &[], "What all sources say");
     html.within("div", &[("class", "scroll")], |html| {
         html.within("table", &[("class", "stack")], |html| {
             html.element("caption", &[], "Seconds from the first SYN; the oldest first.");
             head(html, &[("Time", "time"), ("What", ""), ("Where it was seen", "")]);
             html.within("tbody", &[], |html| {
-                for moment in moments.iter().take(MAX_MOMENTS) {
-                    moment_row(html, moment, &moment_time(moment, start));
+                for event in events.iter().take(MAX_MOMENTS) {
+                    event_row(html, event, start);
                 }
             });
         });
     });
-    if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
+    if let Some(hidden) = events.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
         html.element("p", &[], &format!("{} more lines are not shown.", grouped(hidden as u64)));
     }
 }
 
-fn moment_row(html: &mut Html, moment: &Moment, time: &str) {
-    let marked = moment.text.starts_with("IPVS handed the reply") || moment.text.contains("RST");
+fn event_row(html: &mut Html, event: &Event<'_>, start: Option<Nanos>) {
+    let Event { first, elsewhere } = event;
+    let marked = first.text.starts_with("IPVS handed the reply") || first.text.contains("RST");
     html.within("tr", &[("class", if marked { "mark" } else { "" })], |html| {
-        html.element("td", &[("class", "time")], time);
-        html.element("td", &[], &moment.text);
-        html.element("td", &[("class", "source")], &moment.source);
+        html.element("td", &[("class", "time")], &moment_time(first, start));
+        html.element("td", &[], &first.text);
+        html.within("td", &[("class", "source")], |html| {
+            html.text(&first.source);
+            if elsewhere.is_empty() {
+                return;
+            }
+            html.within("details", &[], |html| {
+                let places = if elsewhere.len() == 1 { "place" } else { "places" };
+                html.element("summary", &[], &format!("and at {} other {places}", elsewhere.len()));
+                html.within("ul", &[], |html| {
+                    for moment in elsewhere {
+                        let time = moment_time(moment, start);
+                        html.element("li", &[], &format!("{time} {}", moment.source));
+                    }
+                });
+            });
+        });
     });
 }
 

@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Cgroup,
     File,
     Unit,
+    Interface,
     /// Anything that may be a name.
     Name,
 }
@@ -36,6 +37,7 @@ impl Kind {
             Self::Cgroup => "cgroup",
             Self::File => "file",
             Self::Unit => "unit",
+            Self::Interface => "interface",
             Self::Name => "name",
         }
     }
