@@ -23,14 +23,13 @@ pub(super) fn merge(found: &mut Vec<Incident>, told: &[FromInput<Incident>]) -> 
     }
     let mut added = Vec::new();
     for before in told.iter().map(|from| &from.value).filter(|before| before.verdict != Verdict::None) {
-        match known.get(&identity(before)).and_then(|index| found.get_mut(*index)) {
-            Some(incident) => complete(incident, before),
-            None => {
-                known.insert(identity(before), found.len());
-                added.push(before.verdict);
-                found.push(before.clone());
-            }
+        if let Some(incident) = known.get(&identity(before)).and_then(|index| found.get_mut(*index)) {
+            complete(incident, before);
+            continue;
         }
+        known.insert(identity(before), found.len());
+        added.push(before.verdict);
+        found.push(before.clone());
     }
     added
 }
@@ -54,7 +53,7 @@ fn complete(incident: &mut Incident, before: &Incident) {
     if better(incident.probe.as_ref().is_some_and(|p| p.period_s.is_some()), before.probe.is_some()) {
         incident.probe.clone_from(&before.probe);
     }
-    if incident.hijack.is_none() {
+    if incident.hijack.as_ref().is_none_or(|hijack| hijack.state.is_none()) && before.hijack.is_some() {
         incident.hijack.clone_from(&before.hijack);
     }
     if before.resets.len() >= incident.resets.len() {

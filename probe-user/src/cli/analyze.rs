@@ -128,7 +128,9 @@ fn write_packets(
     let wanted = analysis.incidents.iter().flat_map(|found| found.packets.iter().copied()).collect();
     let (frames, left_out) = offline_frames::take(sources, &wanted);
     if let Some(redactor) = redactor.as_deref_mut() {
-        names.iter_mut().for_each(|name| *name = redactor.file_name(name));
+        for name in &mut names {
+            *name = redactor.file_name(name);
+        }
     }
     let failed = || format!("write packets to {}", path.display());
     let mut out = io::BufWriter::new(File::create(path).with_context(failed)?);

@@ -334,7 +334,7 @@ impl<'a> Session<'a> {
         let mut out = io::stdout().lock();
         match self.format {
             Format::Text | Format::Html => {
-                out.write_all(text::summary_block(summary, self.style).as_bytes())?
+                out.write_all(text::summary_block(summary, self.style).as_bytes())?;
             }
             Format::Json => json::write_summary(&mut out, summary)?,
         }

@@ -42,6 +42,7 @@ impl Connect {
     }
 
     /// With the numbers that the listing shows.
+    #[must_use]
     pub fn as_listed(&self) -> Self {
         Self { seen: self.seen.iter().copied().map(relative::as_listed).collect(), ..self.clone() }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Connect, Coverage, Covered, PacketKind, Seen};
-use crate::ipvs::table::{IpvsConnection, Protocol};
+use crate::ipvs::table::{IpvsConnection, Protocol, Service};
 use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
 
 /// A reply that comes later than this after the first SYN came to a client that may have given up: by then the SYN was
@@ -70,7 +70,7 @@ impl Explainer<'_> {
         if hit.is_none() && strayed.is_empty() {
             self.explain_otherwise(own, &covered)?;
         } else {
-            self.began(tuple, covered.service().cloned());
+            self.began(tuple, covered.service());
             if tuple.local != own.local {
                 self.masqueraded(tuple, own.local);
             }
@@ -107,15 +107,12 @@ impl Explainer<'_> {
         self.began(tuple, None);
         self.no_service(tuple);
         let first = self.connect.seen.iter().find(|seen| is_reset(seen.kind)).copied();
-        match (cause, first) {
-            (Some(cause), Some(reset)) => {
-                let source = self.source(&reset);
-                self.tell(reset.at, &source, Fact::ResetOtherwise { tuple, netns: None, cause });
-            }
-            _ => {
-                self.resets(tuple, &[]);
-                self.end(tuple);
-            }
+        if let (Some(cause), Some(reset)) = (cause, first) {
+            let source = self.source(&reset);
+            self.tell(reset.at, &source, Fact::ResetOtherwise { tuple, netns: None, cause });
+        } else {
+            self.resets(tuple, &[]);
+            self.end(tuple);
         }
         Some(())
     }
@@ -169,7 +166,7 @@ impl Explainer<'_> {
         Some(())
     }
 
-    fn began(&mut self, tuple: Tuple, service: Option<Arc<crate::ipvs::table::Service>>) {
+    fn began(&mut self, tuple: Tuple, service: Option<&Arc<Service>>) {
         let isn = Some(self.connect.number.wrapping_sub(1));
         let mut places = Vec::new();
         let mut syns: Vec<Seen> =
@@ -182,7 +179,7 @@ impl Explainer<'_> {
             if !places.contains(&place) {
                 places.push(place);
                 latest.push((place, syn.at));
-                let service = service.clone();
+                let service = service.cloned();
                 let fact = Fact::ConnectBegan { tuple, netns: None, isn, socket: None, owner: None, service };
                 self.tell(syn.at, &source, fact);
                 continue;

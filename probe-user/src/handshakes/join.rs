@@ -140,7 +140,7 @@ fn clocks(groups: &[Vec<Flow>]) -> Vec<ClockOffset> {
 /// A packet needs its time in either direction; what is left in the middle is the difference of the clocks.
 fn offset(forth: Vec<Nanos>, back: Vec<Nanos>) -> Option<Nanos> {
     match (median(forth), median(back)) {
-        (Some(forth), Some(back)) => Some(forth / 2 + back / 2 + (forth % 2 + back % 2) / 2),
+        (Some(forth), Some(back)) => Some(forth.midpoint(back)),
         (one, other) => one.or(other),
     }
 }

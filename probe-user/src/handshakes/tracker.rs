@@ -78,7 +78,8 @@ impl<'a> Tracker<'a> {
         }
         match decode(frame.link, frame.bytes) {
             Ok(packet) => {
-                self.packet(Sight { at, place: frame.interface, number: self.counts.packets }, &packet)
+                let sight = Sight { at, place: frame.interface, number: self.counts.packets };
+                self.packet(sight, &packet);
             }
             Err(reason) => *self.counts.undecoded.entry(reason).or_default() += 1,
         }

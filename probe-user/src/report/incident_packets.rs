@@ -40,12 +40,12 @@ pub fn write(
             bytes.truncate(kept);
         }
         let key = (frame.packet.input, frame.interface);
-        let interface = match interfaces.get(&key) {
-            Some(known) => *known,
-            None => {
-                let number = writer.interface(&describe(frame, names).as_description(frame))?;
-                *interfaces.entry(key).or_insert(number)
-            }
+        let interface = if let Some(known) = interfaces.get(&key) {
+            *known
+        } else {
+            let number = writer.interface(&describe(frame, names).as_description(frame))?;
+            interfaces.insert(key, number);
+            number
         };
         let comments = comments(incident, frame.link, &bytes);
         writer.packet(&PacketRecord {

@@ -4,6 +4,7 @@
 // Helpers of tests may fail as tests do.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod analyze;
 mod check;
 mod live;
 mod packets;
