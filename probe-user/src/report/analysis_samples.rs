@@ -9,16 +9,16 @@ use crate::diagnosis::incident::{Confidence, Incident, Outcome, Summary, Verdict
 use crate::node::sysctl::EphemeralRange;
 use crate::observation::Nanos;
 
-fn at(time: &str) -> Option<Nanos> {
-    Some(nanos(&format!("2022-09-15T{time}Z")).unwrap())
+fn at(time: &str) -> Nanos {
+    nanos(&format!("2022-09-15T{time}Z")).unwrap()
 }
 
 fn arrow(time: Option<&str>, (from, to): (Role, Role), kind: ArrowKind, label: &str, place: &str) -> Arrow {
-    Arrow { at: time.and_then(at), from, to, kind, label: label.to_owned(), place: place.to_owned() }
+    Arrow { at: time.map(at), from, to, kind, label: label.to_owned(), place: place.to_owned() }
 }
 
 fn moment(time: Option<&str>, source: &str, text: &str) -> Moment {
-    Moment { at: time.and_then(at), source: source.to_owned(), text: text.to_owned() }
+    Moment { at: time.map(at), source: source.to_owned(), text: text.to_owned() }
 }
 
 fn input(name: &str, kind: Option<&str>, read: &str, skipped: &[&str]) -> InputAccount {

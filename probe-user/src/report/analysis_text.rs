@@ -7,6 +7,7 @@ use super::text::{TextStyle, clock, explanation, grouped, head, heading, seconds
 use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
 use super::text_words as words;
+use super::timeline::{Event, events};
 use crate::analysis::model::{Analysed, Analysis, InputAccount, Moment, PortMap};
 use crate::analysis::picture::nanos;
 use crate::diagnosis::incident::Incident;
@@ -97,15 +98,20 @@ fn timeline(page: &mut Page, incident: &Incident, moments: &[Moment]) {
     let start = nanos(&incident.started_at);
     let date = incident.started_at.get(..10).unwrap_or_default();
     heading(page, &format!("What all inputs say, from {date} {} UTC on", clock(&incident.started_at)));
-    for moment in moments.iter().take(MAX_MOMENTS) {
-        let time = moment_time(moment, start);
-        let text = match moment.source.is_empty() {
-            true => escape_all(&moment.text),
-            false => format!("{} [{}]", escape_all(&moment.text), escape(&moment.source)),
-        };
-        page.field(4, (&time, CYAN), 20, (&text, PLAIN));
+    let events = events(moments);
+    for event in events.iter().take(MAX_MOMENTS) {
+        let Event { first, elsewhere } = event;
+        let mut places: Vec<String> =
+            Some(escape(&first.source)).into_iter().filter(|place| !place.is_empty()).collect();
+        match elsewhere.as_slice() {
+            [] => {}
+            [one] => places.push(format!("and {}", escape(&one.source))),
+            several => places.push(format!("and at {} other places", several.len())),
+        }
+        let places = if places.is_empty() { String::new() } else { format!(" [{}]", places.join(" ")) };
+        page.field(4, (&moment_time(first, start), CYAN), 20, (&(escape_all(&first.text) + &places), PLAIN));
     }
-    if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
+    if let Some(hidden) = events.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
         page.paragraph(20, &format!("… and {hidden} more, see the HTML output"));
     }
 }
@@ -174,7 +180,7 @@ fn list(page: &mut Page, label: &str, texts: &[String]) {
 /// The bar's cells, each for as many ports.
 fn port_map(page: &mut Page, ports: &PortMap, analysis: &Analysis) {
     // Beside the bar stands the name of the lane.
-    let width = page.width().saturating_sub(COLUMN + 15).clamp(20, 64);
+    let width = page.width().saturating_sub(COLUMN + 18).clamp(20, 64);
     let facts = super::port_facts::PortFacts::of(ports, analysis);
     let lanes: Vec<(&str, String)> = facts
         .lanes

@@ -17,6 +17,8 @@ const POLICY: &str = concat!(
     include_str!("html/style.sha256"),
     "'"
 );
+/// Bytes of a text that fit a card.
+const MAX_CARD: usize = 80;
 /// Kinds of incidents that have a section of their own.
 const MAX_KINDS: usize = 200;
 
@@ -121,10 +123,12 @@ fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
     let bad = analysis.incidents.iter().any(|analysed| words::is_failure(&analysed.incident));
     let total = analysis.incidents.len() as u64 + analysis.left_out;
     let verdicts = if found.is_empty() { "nothing found".to_owned() } else { found.join(", ") };
+    let looked =
+        analysis.summary.incomplete.is_empty() && analysis.inputs.iter().any(|input| input.kind.is_some());
     let class = match (found.is_empty(), bad) {
-        (true, _) => "good",
+        (true, _) if looked => "good",
         (false, true) => "bad",
-        (false, false) => "warn",
+        _ => "warn",
     };
     let sure = analysis.incidents.iter().map(|analysed| &analysed.incident);
     let sure =
@@ -147,7 +151,10 @@ fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
     };
     let skipped = analysis.inputs.iter().any(|input| !input.skipped.is_empty());
     let lacks = match (incomplete.is_empty(), skipped) {
-        (false, _) => incomplete.join(" "),
+        (false, _) if incomplete.len() == 1 && incomplete.iter().all(|text| text.len() < MAX_CARD) => {
+            incomplete.join(" ")
+        }
+        (false, _) => "what it lacks is said below".to_owned(),
         (true, true) => "what was skipped is said below, under Inputs".to_owned(),
         (true, false) => "nothing was lost or skipped".to_owned(),
     };

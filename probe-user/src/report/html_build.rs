@@ -22,7 +22,7 @@ impl Html {
     }
 
     /// Markup that another builder made.
-    pub(super) fn append(&mut self, other: Self) {
+    pub(super) fn append(&mut self, other: &Self) {
         self.out.push_str(&other.out);
     }
 

@@ -6,9 +6,11 @@ use super::ladder::Layout;
 use super::ladder_svg::{sentences, svg};
 use super::text::{Advised, advised, fact_rows, grouped, seconds};
 use super::text_words as words;
-use crate::analysis::model::{Analysed, Ladder, Moment};
+use super::timeline::{Event, events};
+use crate::analysis::model::{Analysed, Ladder};
 use crate::analysis::picture::{nanos, timeline};
 use crate::diagnosis::incident::{Incident, Verdict};
+use crate::observation::Nanos;
 
 /// Lines of a timeline on the page.
 const MAX_MOMENTS: usize = 500;
@@ -56,10 +58,10 @@ fn headline(html: &mut Html, incident: &Incident) {
 fn facts(html: &mut Html, incident: &Incident) {
     html.within("dl", &[("class", "facts")], |html| {
         for (label, text) in fact_rows(incident) {
-            if !label.is_empty() {
-                html.element("dt", &[], label);
-            } else {
+            if label.is_empty() {
                 html.literal("<dt aria-hidden=\"true\"></dt>");
+            } else {
+                html.element("dt", &[], label);
             }
             html.element("dd", &[], &text);
         }
@@ -81,7 +83,7 @@ fn packets(html: &mut Html, analysed: &Analysed, id: &str) {
     html.element("h3", &[], "Packets");
     html.within("figure", &[], |html| {
         html.within("div", &[("class", "scroll"), ("tabindex", "0"), ("role", "group"), ("aria-label", "Ladder diagram")], |html| {
-            html.append(svg(&layout, &format!("{id}-ladder")));
+            html.append(&svg(&layout, &format!("{id}-ladder")));
         });
         let text = "Time runs downwards, in seconds from the first packet. Thick arrows with capital words are what went wrong; \
                     dashed ones were not seen but follow from the others.";
@@ -129,29 +131,46 @@ fn moments(html: &mut Html, analysed: &Analysed) {
         return;
     }
     let start = nanos(&analysed.incident.started_at);
+    let events = events(moments);
     html.element("h3", &[], "What all sources say");
     html.within("div", &[("class", "scroll")], |html| {
         html.within("table", &[("class", "stack")], |html| {
             html.element("caption", &[], "Seconds from the first SYN; the oldest first.");
             head(html, &[("Time", "time"), ("What", ""), ("Where it was seen", "")]);
             html.within("tbody", &[], |html| {
-                for moment in moments.iter().take(MAX_MOMENTS) {
-                    moment_row(html, moment, &moment_time(moment, start));
+                for event in events.iter().take(MAX_MOMENTS) {
+                    event_row(html, event, start);
                 }
             });
         });
     });
-    if let Some(hidden) = moments.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
+    if let Some(hidden) = events.len().checked_sub(MAX_MOMENTS).filter(|hidden| *hidden > 0) {
         html.element("p", &[], &format!("{} more lines are not shown.", grouped(hidden as u64)));
     }
 }
 
-fn moment_row(html: &mut Html, moment: &Moment, time: &str) {
-    let marked = moment.text.starts_with("IPVS handed the reply") || moment.text.contains("RST");
+fn event_row(html: &mut Html, event: &Event<'_>, start: Option<Nanos>) {
+    let Event { first, elsewhere } = event;
+    let marked = first.text.starts_with("IPVS handed the reply") || first.text.contains("RST");
     html.within("tr", &[("class", if marked { "mark" } else { "" })], |html| {
-        html.element("td", &[("class", "time")], time);
-        html.element("td", &[], &moment.text);
-        html.element("td", &[("class", "soft")], &moment.source);
+        html.element("td", &[("class", "time")], &moment_time(first, start));
+        html.element("td", &[], &first.text);
+        html.within("td", &[("class", "source")], |html| {
+            html.text(&first.source);
+            if elsewhere.is_empty() {
+                return;
+            }
+            html.within("details", &[], |html| {
+                let places = if elsewhere.len() == 1 { "place" } else { "places" };
+                html.element("summary", &[], &format!("and at {} other {places}", elsewhere.len()));
+                html.within("ul", &[], |html| {
+                    for moment in elsewhere {
+                        let time = moment_time(moment, start);
+                        html.element("li", &[], &format!("{time} {}", moment.source));
+                    }
+                });
+            });
+        });
     });
 }
 

@@ -161,3 +161,44 @@ proptest::proptest! {
         proptest::prop_assert!(!page.contains("<script"));
     }
 }
+
+/// Colours of one block of the style sheet.
+fn colours(block: &str) -> std::collections::BTreeMap<&str, [f64; 3]> {
+    let mut all = std::collections::BTreeMap::new();
+    for part in block.split(';') {
+        let Some((name, value)) = part.rsplit('\n').next().unwrap().trim().split_once(": #") else {
+            continue;
+        };
+        let channel = |at: usize| f64::from(u8::from_str_radix(&value[at..at + 2], 16).unwrap()) / 255.0;
+        all.insert(name, [channel(0), channel(2), channel(4)]);
+    }
+    all
+}
+
+/// Contrast of two colours (WCAG 2.2).
+fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
+    let linear = |c: f64| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };
+    let luminance = |[r, g, b]: [f64; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn every_text_has_contrast_in_both_themes_and_on_paper() {
+    let blocks: Vec<&str> =
+        STYLE.split(":root {").skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+    assert_eq!(blocks.len(), 3, "light, dark, print");
+    for block in blocks {
+        let block = block.replace("; --", ";\n  --");
+        let colours = colours(&block);
+        for text in ["--text", "--soft", "--link", "--bad", "--warn", "--good", "--node"] {
+            for back in ["--page", "--card"] {
+                let contrast = contrast(colours[text], colours[back]);
+                assert!(contrast >= 4.5, "{text} on {back}: {contrast:.2}");
+            }
+        }
+        for text in ["--text", "--soft"] {
+            assert!(contrast(colours[text], colours["--bad-back"]) >= 4.5, "{text} in a marked row");
+        }
+    }
+}

@@ -138,7 +138,8 @@ impl Drawing {
         let points = format!("{tip},{y} {back},{} {back},{}", y - 6.0, y + 6.0);
         html.element("polygon", &[("points", &points), ("fill", colour)], "");
         if kind == ArrowKind::Reset {
-            let (x, r) = (f64::midpoint(start, end), 7.0);
+            // To the right, clear of the texts.
+            let (x, r) = (start.min(end) + (end - start).abs() * 0.8, 7.0);
             for (dx, dy) in [(r, r), (r, -r)] {
                 let attributes = [("stroke", colour), ("stroke-width", "3")];
                 line(html, (x - dx, y - dy), (x + dx, y + dy), &attributes);

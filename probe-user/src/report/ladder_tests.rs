@@ -26,11 +26,13 @@ fn ladder(rounds: i64) -> Ladder {
 }
 
 fn notes(layout: &Layout) -> Vec<&str> {
-    let note = |row| match row {
-        &Row::Note(ref text) => Some(text.as_str()),
-        Row::Arrow { .. } => None,
-    };
-    layout.rows.iter().filter_map(note).collect()
+    let mut notes = Vec::new();
+    for row in &layout.rows {
+        if let Row::Note(text) = row {
+            notes.push(text.as_str());
+        }
+    }
+    notes
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub mod text;
 mod text_escape;
 mod text_page;
 mod text_words;
+mod timeline;
 
 pub(crate) use text_escape::escape as escaped;
 

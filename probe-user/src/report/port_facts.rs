@@ -62,7 +62,7 @@ impl PortFacts {
         });
         if !hit.is_empty() {
             let long = format!("source ports of the collisions: {}", list(&hit));
-            lanes.push(Lane { short: "hit", long, class: "hit", sign: '✗', ports: hit });
+            lanes.push(Lane { short: "hit by collisions", long, class: "hit", sign: '✗', ports: hit });
         }
         Self { sentences: sentences(ports, &exposed), lanes }
     }

@@ -20,7 +20,7 @@ enum Keep {
 
 /// Ranges of IPv4 with a meaning of their own (RFC 6890): prefix, length, what stays.
 const V4: [(Ipv4Addr, u32, Keep); 13] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, Keep::All),
+    (Ipv4Addr::UNSPECIFIED, 8, Keep::All),
     (Ipv4Addr::new(10, 0, 0, 0), 8, Keep::Prefix),
     (Ipv4Addr::new(100, 64, 0, 0), 10, Keep::Prefix),
     (Ipv4Addr::new(127, 0, 0, 0), 8, Keep::All),
@@ -90,7 +90,7 @@ impl Addresses {
     fn v4(&self, address: Ipv4Addr) -> Ipv4Addr {
         let ranges =
             V4.iter().map(|(prefix, length, keep)| (u128::from(prefix.to_bits()) << 96, *length, *keep));
-        let bits = self.turn(4, 32, u128::from(address.to_bits()) << 96, ranges);
+        let bits = self.turn(4, 32, u128::from(address.to_bits()) << 96, &ranges);
         Ipv4Addr::from_bits(u32::try_from(bits >> 96).unwrap_or(0))
     }
 
@@ -104,7 +104,7 @@ impl Addresses {
             }
         }
         let ranges = V6.iter().map(|(prefix, length, keep)| (prefix.to_bits(), *length, *keep));
-        Ipv6Addr::from_bits(self.turn(6, 128, address.to_bits(), ranges))
+        Ipv6Addr::from_bits(self.turn(6, 128, address.to_bits(), &ranges))
     }
 
     /// Turns over bits of an address that stands at the high end of `bits`.
@@ -113,7 +113,7 @@ impl Addresses {
         family: u8,
         length: u32,
         bits: u128,
-        ranges: impl Iterator<Item = (u128, u32, Keep)> + Clone,
+        ranges: &(impl Iterator<Item = (u128, u32, Keep)> + Clone),
     ) -> u128 {
         let mut new = bits;
         for place in 0..length {
@@ -146,10 +146,11 @@ impl Addresses {
         let mut message = vec![48];
         message.extend(mac);
         let tag = hmac::sign(&self.key, &message);
-        match tag.as_ref() {
-            [a, b, c, d, e, ..] => [2, *a, *b, *c, *d, *e],
-            _ => [2, 0, 0, 0, 0, 0],
+        let mut new = [2; 6];
+        for (byte, random) in new.iter_mut().skip(1).zip(tag.as_ref()) {
+            *byte = *random;
         }
+        new
     }
 }
 

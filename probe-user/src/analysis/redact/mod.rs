@@ -75,10 +75,18 @@ impl Redactor {
     pub fn redact(&mut self, analysis: &mut Analysis) {
         let Analysis { incidents, left_out: _, summary, inputs, clocks, ports: _, notes } = analysis;
         // All names first: texts refer to names of other fields and of other incidents.
-        inputs.iter().for_each(|input| drop(self.names.file(&input.name)));
-        incidents.iter().for_each(|analysed| self.learn(&analysed.incident));
-        inputs.iter_mut().for_each(|input| self.input(input));
-        incidents.iter_mut().for_each(|analysed| self.analysed(analysed));
+        for input in &*inputs {
+            self.names.file(&input.name);
+        }
+        for analysed in &*incidents {
+            self.learn(&analysed.incident);
+        }
+        for input in inputs {
+            self.input(input);
+        }
+        for analysed in incidents {
+            self.analysed(analysed);
+        }
         self.summary(summary);
         self.all(clocks);
         self.all(notes);
@@ -124,12 +132,16 @@ impl Redactor {
         for pod in incident.owner.pod.iter().chain(probe.map(|probe| &probe.pod)) {
             self.names.alias(Kind::Namespace, &pod.namespace);
             self.names.alias(Kind::Pod, &pod.name);
-            pod.uid.iter().for_each(|uid| drop(self.names.alias(Kind::Uid, uid)));
+            if let Some(uid) = &pod.uid {
+                self.names.alias(Kind::Uid, uid);
+            }
         }
         if let Some(name) = incident.service.as_ref().and_then(|service| service.name.as_deref()) {
             self.service_name(name);
         }
-        probe.iter().for_each(|probe| drop(self.names.alias(Kind::Container, &probe.container)));
+        if let Some(probe) = probe {
+            self.names.alias(Kind::Container, &probe.container);
+        }
         if let Some(id) = &incident.owner.container_id {
             let alias = self.names.alias(Kind::ContainerId, id);
             // Twelve digits of it are shown elsewhere.
@@ -137,8 +149,12 @@ impl Redactor {
                 self.names.also(Kind::ContainerId, short, &alias);
             }
         }
-        incident.owner.comm.iter().for_each(|comm| drop(self.program(comm)));
-        incident.log_lines.iter().for_each(|line| drop(self.log_file(&line.file)));
+        if let Some(comm) = &incident.owner.comm {
+            self.program(comm);
+        }
+        for line in &incident.log_lines {
+            self.log_file(&line.file);
+        }
     }
 
     fn analysed(&mut self, analysed: &mut Analysed) {
@@ -152,7 +168,7 @@ impl Redactor {
         let Ladder { parties, arrows } = ladder;
         for party in parties {
             party.title = self.text(&party.title);
-            self.address(&mut party.address);
+            self.maybe(&mut party.address);
         }
         for arrow in arrows {
             arrow.label = self.text(&arrow.label);
@@ -179,21 +195,27 @@ impl Redactor {
             evidence,
             advice,
         } = incident;
-        self.address(&mut connection.local);
-        self.address(&mut connection.remote);
+        self.maybe(&mut connection.local);
+        self.maybe(&mut connection.remote);
         let time: String = started_at.chars().filter(|c| !matches!(c, '-' | ':')).collect();
         let name = |address: &Option<String>| address.clone().unwrap_or_else(|| "unknown".to_owned());
         *id = format!("{time}-{}-{}", name(&connection.local), name(&connection.remote));
-        service.iter_mut().for_each(|service| self.service(service));
+        if let Some(service) = service {
+            self.service(service);
+        }
         self.owner(owner);
-        probe.iter_mut().for_each(|probe| self.probe(probe));
+        if let Some(probe) = probe {
+            self.probe(probe);
+        }
         if let Some(Hijack { client, r#virtual, backend, state }) = hijack {
-            [client, r#virtual, backend].into_iter().for_each(|text| *text = self.text(text));
-            state.iter_mut().for_each(|state| *state = self.text(state));
+            for text in [client, r#virtual, backend] {
+                *text = self.text(text);
+            }
+            self.maybe(state);
         }
         for ResetInfo { at: _, netns: _, local, remote, seq: _, reason } in resets {
             (*local, *remote) = (self.text(local), self.text(remote));
-            reason.iter_mut().for_each(|reason| *reason = self.text(reason));
+            self.maybe(reason);
         }
         for LogLine { at: _, file, line: _, text } in log_lines {
             *text = self.line(text);
@@ -210,16 +232,20 @@ impl Redactor {
         }
     }
 
-    fn address(&mut self, address: &mut Option<String>) {
-        address.iter_mut().for_each(|text| *text = self.text(text));
+    fn maybe(&mut self, text: &mut Option<String>) {
+        if let Some(text) = text {
+            *text = self.text(text);
+        }
     }
 
     fn service(&mut self, service: &mut ServiceInfo) {
         let ServiceInfo { protocol: _, address, scheduler, name, kind, backends } = service;
         *address = self.text(address);
-        scheduler.iter_mut().for_each(|text| *text = self.text(text));
-        name.iter_mut().for_each(|text| *text = self.service_name(text));
-        kind.iter_mut().for_each(|text| *text = self.text(text));
+        self.maybe(scheduler);
+        if let Some(name) = name {
+            *name = self.service_name(name);
+        }
+        self.maybe(kind);
         self.all(backends);
     }
 
@@ -244,16 +270,23 @@ impl Redactor {
 
     fn owner(&mut self, owner: &mut OwnerInfo) {
         let OwnerInfo { pid: _, comm, exe, cmdline, cgroup, container_id, pod, confidence: _ } = owner;
-        comm.iter_mut().for_each(|comm| *comm = self.program(comm));
-        exe.iter_mut().for_each(|exe| *exe = self.program(exe));
+        for name in [comm, exe].into_iter().flatten() {
+            *name = self.program(name);
+        }
         if let Some(cmdline) = cmdline {
             let first = cmdline.split(' ').next().unwrap_or_default();
             let more = if first.len() < cmdline.len() { " …" } else { "" };
             *cmdline = self.program(first) + more;
         }
-        cgroup.iter_mut().for_each(|cgroup| *cgroup = self.names.alias(Kind::Cgroup, cgroup));
-        container_id.iter_mut().for_each(|id| *id = self.names.alias(Kind::ContainerId, id));
-        pod.iter_mut().for_each(|pod| self.pod(pod));
+        if let Some(cgroup) = cgroup {
+            *cgroup = self.names.alias(Kind::Cgroup, cgroup);
+        }
+        if let Some(id) = container_id {
+            *id = self.names.alias(Kind::ContainerId, id);
+        }
+        if let Some(pod) = pod {
+            self.pod(pod);
+        }
     }
 
     /// The name of a program, without its path; its alias if not every node has it.
@@ -266,7 +299,9 @@ impl Redactor {
         let Pod { namespace, name, uid } = pod;
         *namespace = self.names.alias(Kind::Namespace, namespace);
         *name = self.names.alias(Kind::Pod, name);
-        uid.iter_mut().for_each(|uid| *uid = self.names.alias(Kind::Uid, uid));
+        if let Some(uid) = uid {
+            *uid = self.names.alias(Kind::Uid, uid);
+        }
     }
 
     fn probe(&mut self, probe: &mut Probe) {
@@ -274,7 +309,7 @@ impl Redactor {
             probe;
         self.pod(pod);
         *container = self.names.alias(Kind::Container, container);
-        self.address(target);
+        self.maybe(target);
     }
 
     /// A file, or a unit of the journal.
@@ -318,7 +353,7 @@ impl Redactor {
     fn input(&mut self, input: &mut InputAccount) {
         let InputAccount { schema: _, name, kind, bytes: _, sha256, read, skipped } = input;
         *name = self.names.file(name);
-        kind.iter_mut().for_each(|kind| *kind = self.text(kind));
+        self.maybe(kind);
         // The checksum of a file tells who has the same one.
         *sha256 = None;
         *read = self.text(read);

@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Cgroup,
     File,
     Unit,
+    Interface,
     /// Anything that may be a name.
     Name,
 }
@@ -36,6 +37,7 @@ impl Kind {
             Self::Cgroup => "cgroup",
             Self::File => "file",
             Self::Unit => "unit",
+            Self::Interface => "interface",
             Self::Name => "name",
         }
     }
@@ -113,7 +115,10 @@ impl Names {
         if self.aliases.contains_key(&(kind, name.to_owned())) {
             return self.alias(kind, name);
         }
-        self.known(name).map(str::to_owned).unwrap_or_else(|| self.alias(kind, name))
+        match self.known(name) {
+            Some(known) => known.to_owned(),
+            None => self.alias(kind, name),
+        }
     }
 
     /// Names that are not one word of a text, the longest first.

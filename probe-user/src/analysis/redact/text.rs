@@ -216,7 +216,14 @@ impl One<'_> {
         if let Some((scheme, rest)) = word.split_once("://") {
             return Some(self.url(scheme, rest));
         }
-        let ours = self.texts.is_ours(word) && !(self.introduced && self.trust == Trust::Outside);
+        // An interface and its network namespace.
+        if let Some((name, namespace)) = word.split_once('@').filter(|(_, namespace)| is_number(namespace)) {
+            let kept = is_interface(name) || self.texts.is_ours(name);
+            let name = if kept { name.to_owned() } else { self.names.known_or_new(Kind::Interface, name) };
+            return Some(format!("{name}@{namespace}"));
+        }
+        let ours = (self.texts.is_ours(word) || is_interface(word))
+            && !(self.introduced && self.trust == Trust::Outside);
         (is_number(word) || ours).then(|| word.to_owned())
     }
 
@@ -329,6 +336,44 @@ fn mac(word: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
+}
+
+/// The name of a network interface as systems and network plugins give it: a kind and a number or hash.
+fn is_interface(word: &str) -> bool {
+    let kinds = [
+        "eth",
+        "ens",
+        "eno",
+        "enp",
+        "enx",
+        "veth",
+        "cali",
+        "bond",
+        "vlan",
+        "vxlan",
+        "flannel",
+        "cni",
+        "docker",
+        "br-",
+        "lxc",
+        "tunl",
+        "gre",
+        "tap",
+        "tun",
+        "dummy",
+        "wlan",
+        "cilium_",
+        "kube-ipvs",
+        "nodelocaldns",
+        "team",
+        "ib",
+    ];
+    let rest = kinds.iter().find_map(|kind| word.strip_prefix(kind));
+    rest.is_some_and(|rest| {
+        word.len() <= 15
+            && rest.bytes().any(|byte| byte.is_ascii_digit())
+            && rest.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b's' | b'p' | b'f'))
+    })
 }
 
 /// A number, with sign and unit, a range of numbers, a time or a date. Not `10.23.77`, which is half an address.

@@ -96,6 +96,16 @@ fn addresses_in_every_form() {
 }
 
 #[test]
+fn interfaces_keep_their_usual_names_and_namespaces() {
+    let mut all = all();
+    assert_eq!(
+        all.outside("on eth0, ens192 cali1a2b3c4d5e6 bond0.100"),
+        "on eth0, ens192 cali1a2b3c4d5e6 bond0.100"
+    );
+    assert_eq!(all.outside("eth0@4026532125 acmelan@4026532125"), "eth0@4026532125 interface-1@4026532125");
+}
+
+#[test]
 fn what_is_quoted_is_cut() {
     let mut all = all();
     assert_eq!(all.outside(r#"line 3: "a blank" is not allowed"#), r#"line 3: "…" is not allowed"#);

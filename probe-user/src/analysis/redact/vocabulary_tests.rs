@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use super::text::{BETWEEN, is_number};
 
 /// Folders whose sentences can stand in an analysis.
-const FOLDERS: [&str; 10] = [
+const FOLDERS: [&str; 11] = [
     "analysis",
     "capture",
     "diagnosis",
+    "inputs",
     "ipvs",
     "kernel",
     "kubelet_log",
@@ -51,12 +52,14 @@ fn the_vocabulary_is_that_of_the_programs_own_sentences() {
     for folder in FOLDERS {
         for file in files(&source.join(folder)) {
             let text = std::fs::read_to_string(&file).unwrap();
-            literals(&text).iter().for_each(|literal| collect(literal, &mut words));
+            for literal in literals(&text) {
+                collect(&literal, &mut words);
+            }
         }
     }
     words.extend(COMMON.map(str::to_owned));
     let path = source.join("analysis/redact/vocabulary.txt");
-    let text: String = words.iter().map(|word| format!("{word}\n")).collect();
+    let text: String = words.iter().flat_map(|word| [word.as_str(), "\n"]).collect();
     if std::env::var_os("UPDATE_VOCABULARY").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
@@ -72,7 +75,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() && !matches!(name, "tests" | "redact" | "clients" | "snapshots") {
             all.extend(files(&path));
-        } else if name.ends_with(".rs") && !name.contains("tests") && !name.contains("samples") {
+        } else if path.extension().is_some_and(|ending| ending == "rs")
+            && !name.contains("tests")
+            && !name.contains("samples")
+        {
             all.push(path);
         }
     }
