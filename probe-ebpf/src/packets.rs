@@ -29,9 +29,24 @@ use crate::{
     maps::count,
 };
 
-/// Initial sequence number by the number that packets of the connection carry.
+/// A connection whose packets are recorded.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Flow {
+    /// When it was flagged, CLOCK_MONOTONIC nanoseconds.
+    since_ns: u64,
+    /// Its initial sequence number.
+    isn: u32,
+    padding: u32,
+}
+
+/// Connections by the number that their packets carry.
 #[map]
-static FLOWS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_FLAGGED, 0);
+static FLOWS: LruHashMap<u32, Flow> = LruHashMap::with_max_entries(MAX_FLAGGED, 0);
+
+/// Longest time for which a connection's packets are recorded. A SYN is repeated for about 130 s; later the same number is
+/// more likely some other connection's by chance.
+const FLOW_NS: u64 = 300_000_000_000;
 
 /// Packets for user space.
 #[map]
@@ -60,13 +75,15 @@ const ICMP_HEADER: u32 = 8;
 #[inline(always)]
 pub fn watch_packets(isn: u32) {
     if WANT_PACKETS.load() == 1 {
-        watch(isn.wrapping_add(1), isn);
+        // SAFETY: helper without preconditions.
+        let since_ns = unsafe { bpf_ktime_get_ns() };
+        watch(isn.wrapping_add(1), &Flow { since_ns, isn, padding: 0 });
     }
 }
 
 #[inline(always)]
-fn watch(number: u32, isn: u32) {
-    if FLOWS.insert(&number, &isn, 0).is_err() {
+fn watch(number: u32, flow: &Flow) {
+    if FLOWS.insert(&number, flow, 0).is_err() {
         count(Program::Packets, Counter::MapFull);
     }
 }
@@ -174,14 +191,18 @@ fn packet<const DIRECTION: u32>(skb: u64, network: u64, sending: u64) {
     if headers.end == 0 {
         return;
     }
-    let Some(isn) = FLOWS.get_ptr(&headers.number) else { return };
+    let Some(flow) = FLOWS.get_ptr(&headers.number) else { return };
     // SAFETY: the map value stays readable for the program's run.
-    let isn = unsafe { *isn };
+    let flow = unsafe { *flow };
+    // SAFETY: helper without preconditions.
+    if unsafe { bpf_ktime_get_ns() }.wrapping_sub(flow.since_ns) > FLOW_NS {
+        return;
+    }
     if headers.acknowledged != 0 {
-        watch(headers.acknowledged, isn);
+        watch(headers.acknowledged, &flow);
     }
     let device: u64 = if DIRECTION == SENT { sending } else { read(skb, SKB_DEV.load()) };
-    record::<DIRECTION>(skb, network, device, headers.end, isn);
+    record::<DIRECTION>(skb, network, device, headers.end, flow.isn);
 }
 
 /// Writes the packet into the ring.

@@ -47,7 +47,7 @@ impl PacketsLost {
     pub fn by_device(&self) -> Result<BTreeMap<Device, u64>, LoadError> {
         let error = |source| LoadError::Map { name: "PACKETS_LOST", source };
         let mut lost = BTreeMap::new();
-        for entry in self.0.iter() {
+        for entry in &self.0 {
             let (Key(device), counts) = entry.map_err(error)?;
             lost.insert(device, counts.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)));
         }

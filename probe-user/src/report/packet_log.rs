@@ -176,6 +176,11 @@ impl PacketLog {
         self.statistics(lost, now)
     }
 
+    /// Packets written so far, and the file that is written now.
+    pub fn written(&self) -> (u64, PathBuf) {
+        (self.accepted.values().sum(), self.options.name(self.number))
+    }
+
     /// Packets that could not be written because the file could not.
     pub const fn unwritten(&self) -> u64 {
         self.unwritten
@@ -248,7 +253,7 @@ impl PacketLog {
             name: &name,
             description,
             link: device.link,
-            snap_len: probe_ebpf::PACKET_BYTES as u32,
+            snap_len: probe_ebpf::PACKET_SNAP,
         };
         let Some(writer) = &mut self.writer else { return Ok(None) };
         match writer.interface(&interface) {
