@@ -73,7 +73,7 @@ fn steps(packets: &[Packet]) -> Vec<(String, Option<Direction>, String)> {
 }
 
 /// Plays a collision, and a connect from another port that comes about, while packets are written.
-fn traced(lab: &mut Lab, addresses: &Addresses) -> Result<(Written, Vec<Value>, Collision)> {
+fn traced(lab: &mut Lab, addresses: &Addresses, backend: bool) -> Result<Written> {
     lab.takes_away(FILE);
     let connect = probe(&addresses.local, &addresses.remote)?;
     let mut other = connect.clone();
@@ -98,19 +98,16 @@ fn traced(lab: &mut Lab, addresses: &Addresses) -> Result<(Written, Vec<Value>, 
         let (kept, original) = packet.lengths;
         ensure!(kept <= original as usize, "{kept} bytes kept of {original}");
     }
-    let mut expected = Collision::new(addresses, &connect, &client);
-    if let Some(served) = traced.summary.pointer("/hooks/packets") {
-        ensure!(*served == "tracepoint", "packets are served by {served}");
-    }
-    if written.packets.iter().any(|packet| matches!(packet.decoded, Decoded::Unreachable(_))) {
-        expected = expected.with("/service/backends", serde_json::json!([]));
-        assert_incidents(&traced, &[expected.no_backend()])?;
-        expected = Collision::new(addresses, &connect, &client);
+    let served = traced.summary.pointer("/hooks/packets").and_then(Value::as_str);
+    ensure!(served == Some("tracepoint"), "packets are served by {served:?}");
+    let collision = Collision::new(addresses, &connect, &client);
+    let expected = if backend {
+        collision.hijacked("backend")?
     } else {
-        let again = Collision::new(addresses, &connect, &client);
-        assert_incidents(&traced, &[again.hijacked("backend")?])?;
-    }
-    Ok((written, traced.incidents, expected))
+        collision.with("/service/backends", serde_json::json!([])).no_backend()
+    };
+    assert_incidents(&traced, &[expected])?;
+    Ok(written)
 }
 
 /// Packets in the order of time up to the second SYN of the client.
@@ -125,7 +122,7 @@ fn first_round(written: &mut Written) -> Result<&[Packet]> {
 
 fn hijacked(lab: &mut Lab, addresses: &Addresses) -> Result<()> {
     lab.service(&addresses.local, &[&addresses.backend])?;
-    let (mut written, ..) = traced(lab, addresses)?;
+    let mut written = traced(lab, addresses, true)?;
     let Addresses { local, remote, backend } = addresses;
     let node = |name| device(name, "node");
     let (pod_end, backend_end) = (device("eth0", "pod")?, device("eth0", "backend")?);
@@ -186,7 +183,7 @@ fn interfaces(written: &Written) -> Result<()> {
 
 fn unreachable(lab: &mut Lab, addresses: &Addresses) -> Result<()> {
     lab.service(&addresses.local, &[])?;
-    let (mut written, ..) = traced(lab, addresses)?;
+    let mut written = traced(lab, addresses, false)?;
     let Addresses { local, remote, .. } = addresses;
     let pod_end = device("eth0", "pod")?;
     let node_end = device("vpod", "node")?;
