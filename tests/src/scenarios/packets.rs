@@ -14,7 +14,8 @@ use super::expected::{Addresses, Collision, timed_out};
 use super::losses::flood;
 use crate::lab::{Lab, assert_incidents, probe, restore};
 use crate::netns;
-use crate::node::NODE;
+use crate::node::{NODE, POD};
+use crate::process::sysctl;
 use crate::tracer::Tracer;
 use crate::written::{self, Packet, Written};
 
@@ -38,6 +39,47 @@ pub(super) fn no_backend(lab: &mut Lab) -> Result<()> {
 /// The same over IPv6.
 pub(super) fn no_backend_v6(lab: &mut Lab) -> Result<()> {
     unreachable(lab, &Addresses::v6(36722))
+}
+
+/// TCP Fast Open: the request goes with the SYN, and the reply acknowledges it, so that it carries another number than
+/// ISN + 1. Of the request nothing is kept.
+pub(super) fn fast_open(lab: &mut Lab) -> Result<()> {
+    // In the client 1 = client, 4 = without a cookie; in the server 2 = server, 0x200 = without a cookie, 0x400 = every
+    // listener.
+    sysctl("net/ipv4/tcp_fastopen", "5")?;
+    let server = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
+    server("1538")?;
+    let served = lab.serve("pod", 8083);
+    server("1")?;
+    served?;
+    let addresses = Addresses { remote: format!("{POD}:8083"), ..Addresses::v4(36724) };
+    let Addresses { local, remote, backend } = &addresses;
+    lab.service(local, &[backend])?;
+    lab.takes_away(FILE);
+    let mut connect = probe(local, remote)?;
+    connect.fast_open = true;
+    let (client, _) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
+    timed_out(&client)?;
+    let mut written = written::read(FILE)?;
+    let first = first_round(&mut written)?;
+    lab.note("packets", &format!("{:#?}", steps(first)));
+    for expected in [
+        format!("SYN {local} > {remote}"),
+        format!("SYN-ACK {remote} > {local}"),
+        format!("SYN-ACK {remote} > {backend}"),
+        format!("RST {backend} > {remote}"),
+        format!("RST {local} > {remote}"),
+    ] {
+        let count = first.iter().filter(|packet| shown(packet) == expected).count();
+        ensure!(count == 2, "{expected} is there {count} times instead of 2");
+    }
+    let syn = first.first().context("no packet")?;
+    let Decoded::Tcp(Segment { payload: Some(payload @ 1..), .. }) = syn.decoded else {
+        anyhow::bail!("the SYN carried nothing: {syn:?}");
+    };
+    let (kept, original) = syn.lengths;
+    ensure!(kept + payload as usize == original as usize, "{kept} bytes of {original} were kept: {syn:?}");
+    Ok(())
 }
 
 /// A device, `name@inode of its namespace`.
