@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::offline::{Options, Progress};
+use super::pipe;
 use crate::analysis::model::InputAccount;
 use crate::capture::listing::{self, Listed, ListedTime, ListingForm};
 use crate::capture::{self, Decoded, Undecoded};
@@ -54,8 +55,10 @@ impl PacketReader<'_, '_> {
 
     fn capture(&mut self, found: &mut Found<'_>, account: &mut InputAccount) -> Vec<Option<String>> {
         let Self { tracker, progress, attached, .. } = self;
-        let watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
-        let read = match capture::read(watched, &mut |frame| tracker.frame(&frame)) {
+        let mut watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
+        let read =
+            pipe::through(&mut watched, |input| capture::read(input, &mut |frame| tracker.frame(&frame)));
+        let read = match read {
             Ok(read) => read,
             Err(error) => {
                 account.read = "nothing".to_owned();
