@@ -78,8 +78,10 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
 fn names(material: &Material) -> Names {
     let source = PodSourceKind::File;
     let mut names = Names::new();
-    if !material.pods.is_empty() {
-        names.apply(PodUpdate::All { source, pods: material.pods.clone(), unreadable: Vec::new() }, 0);
+    for (source, pods) in [(source, &material.pods), (PodSourceKind::Table, &material.named_pods)] {
+        if !pods.is_empty() {
+            names.apply(PodUpdate::All { source, pods: pods.clone(), unreadable: Vec::new() }, 0);
+        }
     }
     if !material.services.is_empty() {
         let services = material.services.clone();

@@ -43,6 +43,8 @@ pub struct Material {
     pub services_from: Vec<Arc<str>>,
     /// Pods.
     pub pods: Vec<Pod>,
+    /// Pods of which only names and addresses are known.
+    pub named_pods: Vec<Pod>,
     /// Probes that failed, as the kubelet logged them.
     pub failures: Vec<ProbeFailure>,
     /// Whether any log of a kubelet was among the inputs.

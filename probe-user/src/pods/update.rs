@@ -30,12 +30,14 @@ pub enum PodSourceKind {
     Cri,
     /// A file with the output of `kubectl get … -o json` or `yaml`.
     File,
+    /// A file with the output of `kubectl get pods -o wide`: names and addresses, no probes.
+    Table,
 }
 
 impl PodSourceKind {
     /// Whether pods of this source carry their probes.
     pub const fn knows_probes(self) -> bool {
-        !matches!(self, Self::Cri)
+        !matches!(self, Self::Cri | Self::Table)
     }
 
     /// The word that `--pods` and the JSON output use.
@@ -46,6 +48,7 @@ impl PodSourceKind {
             Self::Api => "api",
             Self::Cri => "cri",
             Self::File => "file",
+            Self::Table => "table",
         }
     }
 }

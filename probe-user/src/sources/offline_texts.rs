@@ -12,6 +12,7 @@ use crate::ipvs::{self, Content};
 use crate::kubelet_log::{self, LineParser, Times, YearRule};
 use crate::kubernetes::kube_proxy_log;
 use crate::kubernetes::list::{self, ListKind};
+use crate::kubernetes::pod_text;
 use crate::node::sockets::text::parse_sockets;
 use crate::observation::Nanos;
 use crate::{access_log, node};
@@ -70,6 +71,7 @@ impl<'a> TextReader<'a> {
             Kind::Ipvs(_) => self.ipvs(&bytes, found, account),
             Kind::Kubernetes(ListKind::Services) => self.services(&bytes, found, account),
             Kind::Kubernetes(ListKind::Pods) => self.pods(&bytes, found, account),
+            Kind::PodTable => self.pod_table(&bytes, account),
             Kind::Sockets(_) => self.sockets(&bytes, found, account),
             Kind::Sysctls | Kind::Arguments => self.settings(&bytes, found, account),
             Kind::KubeProxyLog => self.kube_proxy(&bytes, found, account),
@@ -128,6 +130,13 @@ impl<'a> TextReader<'a> {
             }
             Err(error) => account.skipped.push(error.to_string()),
         }
+    }
+
+    fn pod_table(&mut self, bytes: &[u8], account: &mut InputAccount) {
+        let list = pod_text::parse(bytes);
+        account.read = plural(list.items.len(), "Pod") + &notes(&list.notes);
+        account.skipped.extend(rows(&list.unreadable));
+        self.material.named_pods.extend(list.items);
     }
 
     fn sockets(&mut self, bytes: &[u8], found: &Found<'_>, account: &mut InputAccount) {

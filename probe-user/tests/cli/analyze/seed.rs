@@ -58,6 +58,22 @@ fn the_directory_as_a_whole_says_the_same() {
     assert_eq!(unread.len(), 1, "README.md: {unread:#?}");
 }
 
+/// What most people have at hand: `kubectl get pods -A -o wide`.
+#[test]
+fn a_table_of_pods_names_the_server_and_no_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("pods.txt");
+    let rows = "NAMESPACE NAME READY STATUS RESTARTS AGE IP NODE\n\
+                default nginx-5dfb7c896c-x2q2w 1/1 Running 3 (2d ago) 5d 10.23.77.138 node-a\n";
+    std::fs::write(&table, rows).unwrap();
+    let mut args = files("seed", &["capture-listing.txt", "services.txt"]);
+    args.push(table.display().to_string());
+    let output = portclash(&["analyze"]).args(&args).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("10.23.77.138:80 is pod default/nginx-5dfb7c896c-x2q2w"), "{text}");
+    assert_eq!(analyze(&args).only()["probe"], Value::Null);
+}
+
 #[test]
 fn the_text_names_the_request_that_nginx_did_not_get() {
     let output = portclash(&["analyze"]).args(files("seed", &ALL)).env("COLUMNS", "200").output().unwrap();
