@@ -28,7 +28,9 @@ pub const MAX_DEVICES: u32 = 1024;
 pub const DEVICE_NAME_LEN: usize = 16;
 /// Most bytes of a packet that are recorded: every header of an ICMPv4 error about a TCP segment, all with the most
 /// options (14 + 60 + 8 + 60 + 60), and room for a longer link header.
-pub const PACKET_BYTES: usize = 256;
+pub const PACKET_SNAP: u32 = 256;
+/// The same, as the length of an array.
+pub const PACKET_BYTES: usize = PACKET_SNAP as usize;
 
 /// What an [`Event`] says. The numbers are the wire format.
 #[repr(u32)]

@@ -11,9 +11,9 @@
 //! that receives it, `data` at the network header and `network_header` not yet set (4.15 to 7.2).
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{map, raw_tracepoint},
-    maps::{LruHashMap, PerCpuHashMap, RingBuf},
+    maps::{Array, LruHashMap, PerCpuHashMap, RingBuf},
     programs::RawTracePointContext,
 };
 use probe_ebpf::{
@@ -29,9 +29,33 @@ use crate::{
     maps::count,
 };
 
-/// Initial sequence number by the number that packets of the connection carry.
+/// A connection whose packets are recorded.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Flow {
+    /// When it was flagged, CLOCK_MONOTONIC nanoseconds.
+    since_ns: u64,
+    /// Its initial sequence number.
+    isn: u32,
+    padding: u32,
+}
+
+/// Connections by the number that their packets carry.
 #[map]
-static FLOWS: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_FLAGGED, 0);
+static FLOWS: LruHashMap<u32, Flow> = LruHashMap::with_max_entries(MAX_FLAGGED, 0);
+
+/// Longest time for which a connection's packets are recorded. A SYN is repeated for about 130 s; later the same number is
+/// more likely some other connection's by chance.
+const FLOW_NS: u64 = 300_000_000_000;
+
+/// Until when packets are looked at, in jiffies: while no connection was flagged lately, none can be ours, and this is all
+/// that a packet costs. User space sets it to 0 after its self-test.
+#[map]
+static WATCHED_UNTIL: Array<u64> = Array::with_max_entries(1, 0);
+
+/// [`FLOW_NS`] where the kernel ticks 1000 times a second, and up to ten times that where it ticks less often: 5.10 has no
+/// coarse clock for BPF.
+const FLOW_JIFFIES: u64 = 300_000;
 
 /// Packets for user space.
 #[map]
@@ -53,6 +77,8 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const UNREACHABLE: u8 = 3;
 const UNREACHABLE_V6: u8 = 1;
+/// Longest header of an Ethernet packet before its IP header, VLAN tags included.
+const MAX_LINK_HEADER: u64 = 64;
 /// Length of an ICMP header, after which an error quotes the packet that it is about.
 const ICMP_HEADER: u32 = 8;
 
@@ -60,20 +86,38 @@ const ICMP_HEADER: u32 = 8;
 #[inline(always)]
 pub fn watch_packets(isn: u32) {
     if WANT_PACKETS.load() == 1 {
-        watch(isn.wrapping_add(1), isn);
+        // SAFETY: helper without preconditions.
+        let since_ns = unsafe { bpf_ktime_get_ns() };
+        watch(isn.wrapping_add(1), &Flow { since_ns, isn, padding: 0 });
     }
 }
 
 #[inline(always)]
-fn watch(number: u32, isn: u32) {
-    if FLOWS.insert(&number, &isn, 0).is_err() {
+fn watch(number: u32, flow: &Flow) {
+    if FLOWS.insert(&number, flow, 0).is_err() {
         count(Program::Packets, Counter::MapFull);
+    }
+    if let Some(until) = WATCHED_UNTIL.get_ptr_mut(0) {
+        // SAFETY: the pointer is valid for the program's run, and a word is written whole; helper without preconditions.
+        unsafe { *until = bpf_jiffies64().wrapping_add(FLOW_JIFFIES) };
+    }
+}
+
+#[inline(always)]
+fn any_watched() -> bool {
+    match WATCHED_UNTIL.get(0) {
+        // SAFETY: helper without preconditions.
+        Some(until) => *until > unsafe { bpf_jiffies64() },
+        None => false,
     }
 }
 
 /// A device sends a packet.
 #[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
 pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
+    if !any_watched() {
+        return 0;
+    }
     let skb: u64 = ctx.arg(0);
     let head: u64 = read(skb, SKB_HEAD.load());
     let offset: u16 = read(skb, SKB_NETWORK.load());
@@ -84,6 +128,9 @@ pub fn packet_sent(ctx: RawTracePointContext) -> i32 {
 /// A device received a packet.
 #[raw_tracepoint(tracepoint = "netif_receive_skb")]
 pub fn packet_received(ctx: RawTracePointContext) -> i32 {
+    if !any_watched() {
+        return 0;
+    }
     let skb: u64 = ctx.arg(0);
     packet::<RECEIVED>(skb, read(skb, SKB_DATA.load()), 0);
     0
@@ -174,14 +221,18 @@ fn packet<const DIRECTION: u32>(skb: u64, network: u64, sending: u64) {
     if headers.end == 0 {
         return;
     }
-    let Some(isn) = FLOWS.get_ptr(&headers.number) else { return };
+    let Some(flow) = FLOWS.get_ptr(&headers.number) else { return };
     // SAFETY: the map value stays readable for the program's run.
-    let isn = unsafe { *isn };
+    let flow = unsafe { *flow };
+    // SAFETY: helper without preconditions.
+    if unsafe { bpf_ktime_get_ns() }.wrapping_sub(flow.since_ns) > FLOW_NS {
+        return;
+    }
     if headers.acknowledged != 0 {
-        watch(headers.acknowledged, isn);
+        watch(headers.acknowledged, &flow);
     }
     let device: u64 = if DIRECTION == SENT { sending } else { read(skb, SKB_DEV.load()) };
-    record::<DIRECTION>(skb, network, device, headers.end, isn);
+    record::<DIRECTION>(skb, network, device, headers.end, flow.isn);
 }
 
 /// Writes the packet into the ring.
@@ -217,7 +268,12 @@ fn record<const DIRECTION: u32>(skb: u64, network: u64, device: u64, end: u32, i
     packet.original = length.wrapping_add(data.wrapping_sub(start) as u32);
     // Headers are in the linear part; what follows it is none of the packet's.
     let linear = data.wrapping_add(u64::from(length.wrapping_sub(paged))).wrapping_sub(start);
-    let mut captured = network.wrapping_sub(start).wrapping_add(u64::from(end));
+    let link = network.wrapping_sub(start);
+    let mut captured = link.wrapping_add(u64::from(end));
+    // Without a place for its link header, there is nothing that could be recorded rightly.
+    if link > MAX_LINK_HEADER {
+        captured = 0;
+    }
     if captured > linear {
         captured = linear;
     }

@@ -1,8 +1,12 @@
 //! What the fuzz targets (`fuzz/`) and the mutation tests below feed with bytes from anywhere. A panic is a finding.
 
+mod inputs;
+
 use std::path::Path;
 
 use bytes::Bytes;
+
+pub use inputs::{access_log, capture, conntrack, inputs, packet_listing};
 
 use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
 use crate::kernel::btf::Btf;
@@ -165,7 +169,7 @@ pub fn kubelet_log(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -268,7 +272,7 @@ mod tests {
     }
 
     /// `bytes` with some of them changed, removed, doubled or cut off.
-    fn mutate(mut bytes: Vec<u8>, steps: &[(usize, u8, u8)]) -> Vec<u8> {
+    pub(crate) fn mutate(mut bytes: Vec<u8>, steps: &[(usize, u8, u8)]) -> Vec<u8> {
         for (at, how, value) in steps {
             if bytes.is_empty() {
                 break;
@@ -285,7 +289,7 @@ mod tests {
         bytes
     }
 
-    fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+    pub(crate) fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
         prop::collection::vec(any::<(usize, u8, u8)>(), 1..8)
     }
 

@@ -13,6 +13,8 @@ use crate::setup::{self, COMPARED};
 use crate::vm::{Guest, Kind, Line, boot, find_program};
 use crate::{build, command, workspace};
 
+#[path = "bench_captures.rs"]
+mod captures;
 #[path = "bench_check.rs"]
 mod check;
 #[path = "bench_sockets.rs"]
@@ -43,6 +45,8 @@ enum Bench {
     /// A table of 100,000 services judged by `portclash check`, next to awk on the same file, or with --kernel next to
     /// `ipvsadm -Ln` in the kernel
     Check(check::Check),
+    /// Captures of small and of large packets, analysed, next to tcpdump and tshark with a filter each
+    Captures(captures::Captures),
     /// Sockets in TIME-WAIT, counted through inet_diag, next to `ss -tan | awk`; needs root
     Sockets(sockets::Sockets),
 }
@@ -74,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Bench::Ports(options) => run_observers(options, "ports", "ports-"),
         Bench::Log(log) => run_log(log),
         Bench::Check(arguments) => check::run(arguments),
+        Bench::Captures(arguments) => captures::run(arguments),
         Bench::Sockets(arguments) => sockets::run(arguments),
     }
 }

@@ -70,7 +70,7 @@ fn recorded(kernel: &Kernel, guest: &Guest) -> Result<BTreeMap<String, Vec<u8>>>
 
 fn bytes(hex: &str) -> Result<Vec<u8>> {
     let digits = hex.as_bytes().chunks(2);
-    let byte = |digits: &[u8]| Some(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
     digits.map(byte).collect::<Option<_>>().context("what the guest handed over is not hexadecimal")
 }
 

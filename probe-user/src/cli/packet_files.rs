@@ -102,6 +102,10 @@ impl PacketFiles {
     pub(super) fn finish(&mut self, live: &Live, all: bool, summary: &mut Summary) -> Result<()> {
         let lost = live.packets_lost()?;
         self.with(|log| log.finish(all, &lost, live.clock().now()));
+        if let Some(log) = &self.log {
+            let (count, path) = log.written();
+            complain(&format!("packets: {count} written, the last to {}", path.display()));
+        }
         let unwritten = self.log.as_ref().map_or(0, PacketLog::unwritten);
         if unwritten > 0 {
             let reasons = summary.lost.entry("packets".to_owned()).or_default();

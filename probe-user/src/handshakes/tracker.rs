@@ -37,7 +37,7 @@ pub struct Counts {
 pub struct Tracker<'a> {
     input: u32,
     /// Whether a connect from here is to be kept even if nothing is wrong with it: its own address is a service.
-    is_service: &'a dyn Fn(Tuple) -> bool,
+    is_service: &'a (dyn Fn(Tuple) -> bool + Sync),
     flows: HashMap<u32, Flow>,
     tuples: HashMap<Tuple, u32>,
     /// Numbers in the order in which their handshakes began, with that time.
@@ -51,7 +51,7 @@ pub struct Tracker<'a> {
 
 impl<'a> Tracker<'a> {
     /// For the input with this number. `is_service` tells of which connects to keep everything.
-    pub fn new(input: u32, is_service: &'a dyn Fn(Tuple) -> bool) -> Self {
+    pub fn new(input: u32, is_service: &'a (dyn Fn(Tuple) -> bool + Sync)) -> Self {
         Self {
             input,
             is_service,

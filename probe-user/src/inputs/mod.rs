@@ -6,6 +6,7 @@ pub(crate) mod lines;
 mod recognise;
 pub mod settings;
 mod stored;
+mod utf16;
 mod walk;
 
 pub use recognise::{Kind, SAMPLE, looks_like, recognise};

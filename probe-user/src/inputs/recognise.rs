@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::capture::{self, listing::ListingForm};
 use crate::kubernetes::list::{self, ListKind};
+use crate::kubernetes::pod_text;
 use crate::node::conntrack_text;
 use crate::node::sockets::text as sockets;
 use crate::{access_log, ipvs, kubelet_log};
@@ -26,6 +27,8 @@ pub enum Kind {
     Ipvs(ipvs::Form),
     /// Services or Pods.
     Kubernetes(ListKind),
+    /// Names and addresses of Pods, as `kubectl get pods -o wide` prints them.
+    PodTable,
     /// A kubelet's log, in any wrapping.
     KubeletLog,
     /// kube-proxy's log.
@@ -53,6 +56,7 @@ impl fmt::Display for Kind {
             Self::Ipvs(form) => form.fmt(f),
             Self::Kubernetes(ListKind::Services) => f.write_str("list of Services"),
             Self::Kubernetes(ListKind::Pods) => f.write_str("list of Pods"),
+            Self::PodTable => f.write_str("table of Pods"),
             Self::KubeletLog => f.write_str("kubelet log"),
             Self::KubeProxyLog => f.write_str("kube-proxy log"),
             Self::AccessLog => f.write_str("access log"),
@@ -95,6 +99,7 @@ impl Kind {
         let tracked = || conntrack_text::is_row(line).then_some(Self::Conntrack);
         let ipvs = || ipvs::Form::of(line.as_bytes()).map(Self::Ipvs);
         let sockets = || sockets::Form::of(line.as_bytes()).map(Self::Sockets);
+        let pods = || pod_text::is_row(line).then_some(Self::PodTable);
         let settings = || is_sysctl(line).then_some(Self::Sysctls);
         let arguments = || super::settings::node_port_argument(line).is_some().then_some(Self::Arguments);
         packets()
@@ -102,6 +107,7 @@ impl Kind {
             .or_else(tracked)
             .or_else(ipvs)
             .or_else(sockets)
+            .or_else(pods)
             .or_else(settings)
             .or_else(arguments)
     }
@@ -129,12 +135,28 @@ pub fn recognise(sample: &[u8]) -> Option<Kind> {
     let is_document = text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"[");
     // JSON and YAML quote lines of anything; a listing of Services has no line that is of another kind.
     let document = if is_document || starts_yaml(text) { list() } else { None };
-    document.or_else(|| by_lines(text)).or_else(list)
+    let found = document.or_else(|| by_lines(text)).or_else(list);
+    found.or_else(|| has_kubelet(text).then_some(Kind::KubeletLog))
 }
 
 /// What content that is not recognised looks like, for the message.
 pub fn looks_like(sample: &[u8]) -> &'static str {
-    if sample.is_empty() { "an empty file" } else { ipvs::form::looks_like(sample) }
+    let first = sample.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if sample.is_empty() {
+        "an empty file"
+    } else if kubelet_log::is_system_log(first.get(..LINE).unwrap_or(first)) {
+        "a log of the machine, without a line of the kubelet where it begins: give `journalctl -u kubelet`"
+    } else {
+        ipvs::form::looks_like(sample)
+    }
+}
+
+/// Whether a log of several programs has lines of the kubelet: they may be few.
+fn has_kubelet(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.get(..LINE).unwrap_or(line));
+    lines.any(|line| {
+        kubelet_log::is_system_log(line) && kubelet_log::recognise(line).is_some_and(|log| log.kubelet)
+    })
 }
 
 fn starts_yaml(text: &[u8]) -> bool {

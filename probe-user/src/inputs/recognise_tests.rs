@@ -73,6 +73,10 @@ fn every_other_kind() {
             "root 1 0.0 kube-apiserver --advertise-address=10.0.0.1 --service-node-port-range=20000-40000\n",
             Kind::Arguments,
         ),
+        (
+            "NAME READY STATUS RESTARTS AGE IP NODE\nnginx-0 1/1 Running 0 5d 10.23.77.138 node-a\n",
+            Kind::PodTable,
+        ),
         ("abi.vsyscall32 = 1\ndebug.x = 0\nnet.ipv4.tcp_tw_reuse = 2\n", Kind::Sysctls),
     ] {
         assert_eq!(recognise(text.as_bytes()), Some(kind), "{text}");
@@ -91,6 +95,15 @@ fn what_a_log_quotes_is_no_other_kind() {
         recognise(b"I0915 19:09:04.534948 1 trace.go:121] 10.0.0.1.5 > 10.0.0.2.80: Flags [S]\n"),
         None
     );
+}
+
+#[test]
+fn a_machines_log_is_the_kubelets_if_the_kubelet_is_in_it() {
+    let kernel = "Sep 15 19:09:04 node-a kernel: eth0: link up\n".repeat(400);
+    let kubelet = "Sep 15 19:09:04 node-a kubelet[607529]: I0915 19:09:04.534948 607529 prober.go:121] \"Probe failed\"\n";
+    assert_eq!(recognise(format!("{kernel}{kubelet}").as_bytes()), Some(Kind::KubeletLog));
+    assert_eq!(recognise(kernel.as_bytes()), None);
+    assert!(looks_like(kernel.as_bytes()).contains("journalctl -u kubelet"));
 }
 
 #[test]

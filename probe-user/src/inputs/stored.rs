@@ -152,6 +152,15 @@ impl<R: Read> Peeked<R> {
         Self { sample: Cursor::new(sample), error, reader }
     }
 
+    /// Takes off a byte order mark: not every reader expects one.
+    pub(super) fn without_mark(mut self) -> Self {
+        let sample = self.sample.get_mut();
+        if sample.starts_with(b"\xef\xbb\xbf") {
+            sample.drain(..3);
+        }
+        self
+    }
+
     pub(super) fn sample(&self) -> &[u8] {
         self.sample.get_ref()
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::archive;
 use super::recognise::{Kind, SAMPLE, looks_like, recognise};
 use super::stored::{Budget, CutAfter, Kept, Meter, Peeked, Stored};
+use super::utf16::{Order, Utf8};
 use crate::capture::plain;
 use crate::observation::Nanos;
 
@@ -352,11 +353,21 @@ impl Walk<'_> {
             return archive::walk(self, name, &mut reader, depth + 1, budget);
         }
         self.walked.files += 1;
+        match Order::of(reader.sample()) {
+            Some(order) => {
+                let reader = Peeked::new(Utf8::new(&mut reader, order), SAMPLE);
+                self.show(file, &mut reader.without_mark(), meter);
+            }
+            None => self.show(file, &mut reader.without_mark(), meter),
+        }
+    }
+
+    fn show<R: Read>(&mut self, file: Named<'_>, reader: &mut Peeked<R>, meter: Meter) {
         let kind = recognise(reader.sample());
         let looks_like = looks_like(reader.sample());
         let most = if kind.is_none_or(Kind::is_streamed) { u64::MAX } else { self.limits.text };
-        let mut content = CutAfter { reader: &mut reader, left: most, cut: false };
-        let Named { size, modified, .. } = file;
+        let mut content = CutAfter { reader, left: most, cut: false };
+        let Named { name, size, modified } = file;
         (self.visitor)(Found { name, kind, looks_like, size, modified, content: &mut content, meter });
         if content.cut {
             self.skip(name, format!("only its first {most} bytes were read"));

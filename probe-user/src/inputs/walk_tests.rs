@@ -121,6 +121,33 @@ fn what_unpacks_without_end_is_cut_off_and_said() {
     assert_eq!(files[0].0.len(), "in!".len() + 64 * 1024);
 }
 
+/// What PowerShell writes with `>`.
+#[test]
+fn text_in_two_byte_units_is_read_like_other_text() {
+    let units: Vec<u8> =
+        "\u{feff}TCP  10.0.0.1:443 rr\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [units, b"\xef\xbb\xbfTCP  10.0.0.1:443 rr\r\n".to_vec()] {
+        let (files, _) = of_bytes(&bytes);
+        assert_eq!(files[0].1, "ipvsadm -Ln");
+        assert_eq!(String::from_utf8_lossy(&files[0].2), "TCP  10.0.0.1:443 rr\r\n");
+    }
+}
+
+#[test]
+fn ten_thousand_files_in_a_directory_are_all_seen() {
+    let root = tempfile::tempdir().unwrap();
+    for number in 0..10_000 {
+        fs::write(root.path().join(format!("{number:05}.txt")), b"hello\n").unwrap();
+    }
+    let sources = Sources::open(&[root.path().to_owned()], Limits::default()).unwrap();
+    let mut last = String::new();
+    let walked = sources.visit(&mut |found| {
+        assert!(*last < *found.name);
+        found.name.clone_into(&mut last);
+    });
+    assert_eq!((walked.files, walked.skipped.len()), (10_000, 0));
+}
+
 #[test]
 fn a_cut_archive_gives_what_comes_before_the_cut() {
     let whole = tar(&[("a", SERVICES), ("b", SERVICES)]);

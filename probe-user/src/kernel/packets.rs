@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{MapData, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, MapData, PerCpuHashMap, RingBuf};
 use aya::{Ebpf, Pod};
 use bytes::Buf;
 use probe_ebpf::{DEVICE_NAME_LEN, Device, PACKET_SIZE, Packet};
@@ -23,6 +23,7 @@ pub struct PacketMaps {
     pub ring: RingBuf<MapData>,
     /// What did not fit into it.
     pub lost: PacketsLost,
+    watched_until: Array<MapData, u64>,
 }
 
 /// Packets that found the ring full.
@@ -31,14 +32,22 @@ pub struct PacketsLost(PerCpuHashMap<MapData, Key, u64>);
 impl PacketMaps {
     pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
         let mut take = |name| ebpf.take_map(name).ok_or(LoadError::Missing(name));
-        let (ring, lost) = (take("PACKETS")?, take("PACKETS_LOST")?);
+        let (ring, lost, watched) = (take("PACKETS")?, take("PACKETS_LOST")?, take("WATCHED_UNTIL")?);
         Ok(Self {
             ring: RingBuf::try_from(ring).map_err(|source| LoadError::Map { name: "PACKETS", source })?,
             lost: PacketsLost(
                 PerCpuHashMap::try_from(lost)
                     .map_err(|source| LoadError::Map { name: "PACKETS_LOST", source })?,
             ),
+            watched_until: Array::try_from(watched)
+                .map_err(|source| LoadError::Map { name: "WATCHED_UNTIL", source })?,
         })
+    }
+
+    /// No connection is watched any more, until the next is flagged. While services are known this would lose packets.
+    pub fn rest(&mut self) -> Result<(), LoadError> {
+        let written = self.watched_until.set(0, 0, 0);
+        written.map_err(|source| LoadError::Map { name: "WATCHED_UNTIL", source })
     }
 }
 
@@ -47,7 +56,7 @@ impl PacketsLost {
     pub fn by_device(&self) -> Result<BTreeMap<Device, u64>, LoadError> {
         let error = |source| LoadError::Map { name: "PACKETS_LOST", source };
         let mut lost = BTreeMap::new();
-        for entry in self.0.iter() {
+        for entry in &self.0 {
             let (Key(device), counts) = entry.map_err(error)?;
             lost.insert(device, counts.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)));
         }

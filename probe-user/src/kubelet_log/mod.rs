@@ -40,6 +40,13 @@ pub use wrapping::Wrapping;
 use crate::kubernetes::pod::ProbeType;
 use crate::observation::Nanos;
 
+/// Whether a line is one of a machine's log, whatever program wrote it.
+pub(crate) fn is_system_log(line: &[u8]) -> bool {
+    let is_json =
+        || line.starts_with(b"{") && memchr::memmem::find(line, b"\"__REALTIME_TIMESTAMP\"").is_some();
+    syslog::program(line).is_some() || is_json()
+}
+
 /// One probe of a container that failed, as the kubelet logged it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFailure {

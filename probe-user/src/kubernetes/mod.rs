@@ -8,6 +8,7 @@ pub mod names;
 mod objects;
 pub mod pod;
 mod pod_object;
+pub mod pod_text;
 pub mod service;
 mod service_text;
 pub mod stream;

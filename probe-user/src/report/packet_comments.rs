@@ -106,7 +106,7 @@ impl Parties {
         let (from, to) = (Some(segment.source), Some(segment.destination));
         let translated = [from, to].into_iter().any(|end| end != self.local && end != self.remote);
         if segment.flags.is_syn() {
-            return self.with_translation("SYN of the connect", from, self.local, translated);
+            return with_translation("SYN of the connect", from, self.local, translated);
         }
         if segment.flags.is_syn_ack() {
             if to.is_some() && to == self.backend {
@@ -115,7 +115,7 @@ impl Parties {
                     segment.destination
                 );
             }
-            return self.with_translation("SYN-ACK: the reply to the connect", from, self.remote, translated);
+            return with_translation("SYN-ACK: the reply to the connect", from, self.remote, translated);
         }
         if segment.flags.is_rst() {
             return self.reset(segment, translated);
@@ -128,20 +128,6 @@ impl Parties {
             "ACK: the handshake is complete"
         };
         what.to_owned()
-    }
-
-    fn with_translation(
-        &self,
-        what: &str,
-        from: Option<SocketAddr>,
-        sender: Option<SocketAddr>,
-        translated: bool,
-    ) -> String {
-        match (translated, from == sender || sender.is_none()) {
-            (false, _) => what.to_owned(),
-            (true, true) => format!("{what}, its destination translated"),
-            (true, false) => format!("{what}, its source translated"),
-        }
     }
 
     fn reset(&self, segment: &Segment, translated: bool) -> String {
@@ -178,6 +164,19 @@ impl Parties {
         } else {
             format!("ICMP {what} about a packet of the connection")
         }
+    }
+}
+
+fn with_translation(
+    what: &str,
+    from: Option<SocketAddr>,
+    sender: Option<SocketAddr>,
+    translated: bool,
+) -> String {
+    match (translated, from == sender || sender.is_none()) {
+        (false, _) => what.to_owned(),
+        (true, true) => format!("{what}, its destination translated"),
+        (true, false) => format!("{what}, its source translated"),
     }
 }
 

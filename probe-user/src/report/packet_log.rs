@@ -120,20 +120,26 @@ impl PacketLog {
 
     /// Takes packets, in the order of time. Those of a connection that is known are written at once.
     pub fn take(&mut self, packets: Vec<LivePacket>) -> Result<(), CaptureError> {
-        for packet in packets {
-            match self.told.known.get(&packet.isn).cloned() {
-                Some(Known::Wanted(incident)) => self.write(&[packet], Some(&incident))?,
-                Some(Known::Unwanted) => {}
-                None => {
-                    self.waiting_count += 1;
-                    self.waiting.entry(packet.isn).or_default().push(packet);
-                }
-            }
-            if self.waiting_count > MAX_WAITING {
-                self.write_oldest()?;
+        let mut packets = packets.into_iter();
+        while let Some(packet) = packets.next() {
+            if let Err(error) = self.take_one(packet) {
+                self.unwritten += packets.len() as u64;
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    fn take_one(&mut self, packet: LivePacket) -> Result<(), CaptureError> {
+        match self.told.known.get(&packet.isn).cloned() {
+            Some(Known::Wanted(incident)) => self.write(&[packet], Some(&incident))?,
+            Some(Known::Unwanted) => {}
+            None => {
+                self.waiting_count += 1;
+                self.waiting.entry(packet.isn).or_default().push(packet);
+            }
+        }
+        if self.waiting_count > MAX_WAITING { self.write_oldest() } else { Ok(()) }
     }
 
     /// It is clear whose packets these are.
@@ -174,6 +180,11 @@ impl PacketLog {
             self.interface(device)?;
         }
         self.statistics(lost, now)
+    }
+
+    /// Packets written so far, and the file that is written now.
+    pub fn written(&self) -> (u64, PathBuf) {
+        (self.accepted.values().sum(), self.options.name(self.number))
     }
 
     /// Packets that could not be written because the file could not.
@@ -248,7 +259,7 @@ impl PacketLog {
             name: &name,
             description,
             link: device.link,
-            snap_len: probe_ebpf::PACKET_BYTES as u32,
+            snap_len: probe_ebpf::PACKET_SNAP,
         };
         let Some(writer) = &mut self.writer else { return Ok(None) };
         match writer.interface(&interface) {

@@ -107,7 +107,7 @@ impl Live {
             packets: options.packets,
         })?;
         let mut ring = tracer.take_ring()?;
-        let packets = if options.packets { Some(PacketSource::open(&mut tracer)?) } else { None };
+        let packets = if options.packets { Some(tracer.take_packets()?) } else { None };
         tracer.attach(ipvs_loaded())?;
         let own = NetNs::own()?;
         let self_test = selftest::run(&mut tracer, &mut ring, own.inode)?;
@@ -120,7 +120,7 @@ impl Live {
             reset_reasons: tracer.layout().reset_reasons.clone(),
             tracer,
             ring: register(ring)?,
-            packets,
+            packets: packets.map(PacketSource::open).transpose()?,
             clock: Clock::sample(),
             owners: Owners::new(Path::new("/proc"), self_test.pids_match),
             table: CurrentTable::default(),
@@ -138,8 +138,6 @@ impl Live {
         live.take_table(read)?;
         memory::give_back();
         live.own_connects = live.tracer.counters()?.connects;
-        // Those of the self-test.
-        live.packets();
         Ok(live)
     }
 

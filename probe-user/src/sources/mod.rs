@@ -13,5 +13,6 @@ mod offline_packets;
 mod offline_texts;
 pub mod owner;
 pub mod packets;
+mod pipe;
 pub mod table;
 mod translate;

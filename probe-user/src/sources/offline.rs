@@ -64,19 +64,20 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
     skipped(walked, &mut inputs, &mut texts.material);
     let coverage = texts.material.coverage();
     let is_service = |tuple: Tuple| coverage.is_service(tuple.local);
-    let (mut packets, mut trackers) = (Vec::new(), Vec::new());
+    let (mut packets, mut trackers, mut dated) = (Vec::new(), Vec::new(), Vec::new());
     if inputs.iter().any(|input| wants(input, is_packets)) {
         sources.visit(&mut |mut found| {
             let Some(kind) = found.kind.filter(|kind| is_packets(*kind)) else { return };
             let number = u32::try_from(trackers.len()).unwrap_or(u32::MAX);
             let tracker = Tracker::new(number, &is_service);
-            let mut reader = PacketReader { options, tracker, progress, attached: Vec::new() };
+            let mut reader = PacketReader { options, tracker, progress, dated: true, attached: Vec::new() };
             let mut account = account(&found);
             let interfaces = reader.read(kind, &mut found, &mut account, &mut texts.material.incomplete);
             note_stored(&found, &mut account);
             texts.attached(&reader.attached, &found);
             packets.push((Arc::<str>::from(found.name), interfaces, unit(kind)));
             trackers.push(reader.tracker);
+            dated.push(reader.dated);
             replace(&mut inputs, account);
         });
     }
@@ -86,7 +87,10 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
         .zip(counts)
         .map(|((name, interfaces, unit), counts)| PacketInput { name, interfaces, unit, counts })
         .collect();
-    let latest = packets.iter().filter_map(|input| input.counts.span).map(|(_, last)| last).max();
+    // A date that was guessed tells nothing about the year of a log.
+    let spans =
+        packets.iter().zip(&dated).filter(|(_, dated)| **dated).filter_map(|(input, _)| input.counts.span);
+    let latest = spans.map(|(_, last)| last).max();
     if inputs.iter().any(|input| wants(input, is_log)) {
         sources.visit(&mut |mut found| {
             if found.kind.is_some_and(is_log) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::offline::{Options, Progress};
+use super::pipe;
 use crate::analysis::model::InputAccount;
 use crate::capture::listing::{self, Listed, ListedTime, ListingForm};
 use crate::capture::{self, Decoded, Undecoded};
@@ -25,6 +26,8 @@ pub(super) struct PacketReader<'a, 'b> {
     pub(super) options: &'b Options,
     pub(super) tracker: Tracker<'a>,
     pub(super) progress: &'b mut dyn Progress,
+    /// Its times have a date: those of a listing may have been guessed from when its file was written.
+    pub(super) dated: bool,
     /// JSON that was in captures.
     pub(super) attached: Vec<Vec<u8>>,
 }
@@ -52,8 +55,10 @@ impl PacketReader<'_, '_> {
 
     fn capture(&mut self, found: &mut Found<'_>, account: &mut InputAccount) -> Vec<Option<String>> {
         let Self { tracker, progress, attached, .. } = self;
-        let watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
-        let read = match capture::read(watched, &mut |frame| tracker.frame(&frame)) {
+        let mut watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
+        let read =
+            pipe::through(&mut watched, |input| capture::read(input, &mut |frame| tracker.frame(&frame)));
+        let read = match read {
             Ok(read) => read,
             Err(error) => {
                 account.read = "nothing".to_owned();
@@ -116,6 +121,7 @@ impl PacketReader<'_, '_> {
         account.skipped.extend(read.notes);
         account.skipped.extend(read.cut);
         account.read += &times.sentence();
+        self.dated = times.dated;
         if relative > 0 {
             account.read += &format!(
                 "; {relative} with relative sequence numbers, which tell nothing across inputs (tcpdump -S; Wireshark: switch off \
@@ -178,16 +184,19 @@ struct Times<'a> {
     modified: Nanos,
     /// Something other than full times was met, and which.
     guessed: Option<&'static str>,
+    /// Every time had a date.
+    dated: bool,
     last: Nanos,
 }
 
 impl<'a> Times<'a> {
     fn new(options: &'a Options, modified: Option<Nanos>) -> Self {
         let modified = modified.unwrap_or(options.now);
-        Self { zone: options.zone.as_ref(), modified, guessed: None, last: modified }
+        Self { zone: options.zone.as_ref(), modified, guessed: None, dated: true, last: modified }
     }
 
     fn of(&mut self, time: ListedTime, line: u64) -> Nanos {
+        self.dated &= matches!(time, ListedTime::Full(_) | ListedTime::Local(_));
         self.last = match time {
             ListedTime::Full(at) => at,
             ListedTime::Local(local) => {

@@ -10,8 +10,8 @@ use super::clock::Clock;
 use super::live::{LiveError, register};
 use crate::capture::LinkType;
 use crate::kernel::event::comm_text;
-use crate::kernel::loader::{LoadError, Tracer};
-use crate::kernel::packets::{PacketsLost, decode};
+use crate::kernel::loader::LoadError;
+use crate::kernel::packets::{PacketMaps, PacketsLost, decode};
 use crate::observation::Nanos;
 use crate::report::pcapng::Direction;
 
@@ -80,8 +80,10 @@ pub(super) struct PacketSource {
 }
 
 impl PacketSource {
-    pub(super) fn open(tracer: &mut Tracer) -> Result<Self, LiveError> {
-        let maps = tracer.take_packets()?;
+    /// Takes over the maps after the self-test, whose packets nobody asked for.
+    pub(super) fn open(mut maps: PacketMaps) -> Result<Self, LiveError> {
+        maps.rest()?;
+        while maps.ring.next().is_some() {}
         Ok(Self { ring: register(maps.ring)?, lost: maps.lost, waiting: Vec::new(), undecodable: 0 })
     }
 

@@ -1,5 +1,6 @@
 //! The seed's incident, once, recorded in every way that people have: for tests of what reads captures.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -105,7 +106,10 @@ fn hand_over() -> Result<u8> {
     for entry in std::fs::read_dir(FOLDER)? {
         let entry = entry?;
         let name = entry.file_name().into_string().ok().context("a file without a name")?;
-        let hex: String = std::fs::read(entry.path())?.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut hex = String::new();
+        for byte in std::fs::read(entry.path())? {
+            let _ = write!(hex, "{byte:02x}");
+        }
         let mut rest = hex.as_str();
         while !rest.is_empty() {
             let (line, more) = rest.split_at(rest.len().min(LINE));

@@ -88,6 +88,7 @@ pub const ALL: &[Scenario] = &[
     scenario("packets_seed_v6", packets::seed_v6),
     scenario("packets_no_backend", packets::no_backend),
     scenario("packets_no_backend_v6", packets::no_backend_v6),
+    scenario("packets_fast_open", packets::fast_open),
     scenario("packets_ring_full_is_counted", packets::ring_full_is_counted),
     scenario("packets_disk_full", packets::disk_full),
     // From here on they leave sockets in TIME-WAIT behind, whose ports nobody else can bind for a minute.

@@ -14,7 +14,8 @@ use super::expected::{Addresses, Collision, timed_out};
 use super::losses::flood;
 use crate::lab::{Lab, assert_incidents, probe, restore};
 use crate::netns;
-use crate::node::NODE;
+use crate::node::{NODE, POD};
+use crate::process::sysctl;
 use crate::tracer::Tracer;
 use crate::written::{self, Packet, Written};
 
@@ -38,6 +39,47 @@ pub(super) fn no_backend(lab: &mut Lab) -> Result<()> {
 /// The same over IPv6.
 pub(super) fn no_backend_v6(lab: &mut Lab) -> Result<()> {
     unreachable(lab, &Addresses::v6(36722))
+}
+
+/// TCP Fast Open: the request goes with the SYN, and the reply acknowledges it, so that it carries another number than
+/// ISN + 1. Of the request nothing is kept.
+pub(super) fn fast_open(lab: &mut Lab) -> Result<()> {
+    // In the client 1 = client, 4 = without a cookie; in the server 2 = server, 0x200 = without a cookie, 0x400 = every
+    // listener.
+    sysctl("net/ipv4/tcp_fastopen", "5")?;
+    let server = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
+    server("1538")?;
+    let served = lab.serve("pod", 8083);
+    server("1")?;
+    served?;
+    let addresses = Addresses { remote: format!("{POD}:8083"), ..Addresses::v4(36724) };
+    let Addresses { local, remote, backend } = &addresses;
+    lab.service(local, &[backend])?;
+    lab.takes_away(FILE);
+    let mut connect = probe(local, remote)?;
+    connect.fast_open = true;
+    let (client, _) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
+    timed_out(&client)?;
+    let mut written = written::read(FILE)?;
+    let first = first_round(&mut written)?;
+    lab.note("packets", &format!("{:#?}", steps(first)));
+    for expected in [
+        format!("SYN {local} > {remote}"),
+        format!("SYN-ACK {remote} > {local}"),
+        format!("SYN-ACK {remote} > {backend}"),
+        format!("RST {backend} > {remote}"),
+        format!("RST {local} > {remote}"),
+    ] {
+        let count = first.iter().filter(|packet| shown(packet) == expected).count();
+        ensure!(count == 2, "{expected} is there {count} times instead of 2");
+    }
+    let syn = first.first().context("no packet")?;
+    let Decoded::Tcp(Segment { payload: Some(payload @ 1..), .. }) = syn.decoded else {
+        anyhow::bail!("the SYN carried nothing: {syn:?}");
+    };
+    let (kept, original) = syn.lengths;
+    ensure!(kept + payload as usize == original as usize, "{kept} bytes of {original} were kept: {syn:?}");
+    Ok(())
 }
 
 /// A device, `name@inode of its namespace`.
@@ -73,7 +115,7 @@ fn steps(packets: &[Packet]) -> Vec<(String, Option<Direction>, String)> {
 }
 
 /// Plays a collision, and a connect from another port that comes about, while packets are written.
-fn traced(lab: &mut Lab, addresses: &Addresses) -> Result<(Written, Vec<Value>, Collision)> {
+fn traced(lab: &mut Lab, addresses: &Addresses, backend: bool) -> Result<Written> {
     lab.takes_away(FILE);
     let connect = probe(&addresses.local, &addresses.remote)?;
     let mut other = connect.clone();
@@ -98,19 +140,16 @@ fn traced(lab: &mut Lab, addresses: &Addresses) -> Result<(Written, Vec<Value>, 
         let (kept, original) = packet.lengths;
         ensure!(kept <= original as usize, "{kept} bytes kept of {original}");
     }
-    let mut expected = Collision::new(addresses, &connect, &client);
-    if let Some(served) = traced.summary.pointer("/hooks/packets") {
-        ensure!(*served == "tracepoint", "packets are served by {served}");
-    }
-    if written.packets.iter().any(|packet| matches!(packet.decoded, Decoded::Unreachable(_))) {
-        expected = expected.with("/service/backends", serde_json::json!([]));
-        assert_incidents(&traced, &[expected.no_backend()])?;
-        expected = Collision::new(addresses, &connect, &client);
+    let served = traced.summary.pointer("/hooks/packets").and_then(Value::as_str);
+    ensure!(served == Some("tracepoint"), "packets are served by {served:?}");
+    let collision = Collision::new(addresses, &connect, &client);
+    let expected = if backend {
+        collision.hijacked("backend")?
     } else {
-        let again = Collision::new(addresses, &connect, &client);
-        assert_incidents(&traced, &[again.hijacked("backend")?])?;
-    }
-    Ok((written, traced.incidents, expected))
+        collision.with("/service/backends", serde_json::json!([])).no_backend()
+    };
+    assert_incidents(&traced, &[expected])?;
+    Ok(written)
 }
 
 /// Packets in the order of time up to the second SYN of the client.
@@ -125,7 +164,7 @@ fn first_round(written: &mut Written) -> Result<&[Packet]> {
 
 fn hijacked(lab: &mut Lab, addresses: &Addresses) -> Result<()> {
     lab.service(&addresses.local, &[&addresses.backend])?;
-    let (mut written, ..) = traced(lab, addresses)?;
+    let mut written = traced(lab, addresses, true)?;
     let Addresses { local, remote, backend } = addresses;
     let node = |name| device(name, "node");
     let (pod_end, backend_end) = (device("eth0", "pod")?, device("eth0", "backend")?);
@@ -186,7 +225,7 @@ fn interfaces(written: &Written) -> Result<()> {
 
 fn unreachable(lab: &mut Lab, addresses: &Addresses) -> Result<()> {
     lab.service(&addresses.local, &[])?;
-    let (mut written, ..) = traced(lab, addresses)?;
+    let mut written = traced(lab, addresses, false)?;
     let Addresses { local, remote, .. } = addresses;
     let pod_end = device("eth0", "pod")?;
     let node_end = device("vpod", "node")?;

@@ -43,7 +43,7 @@ impl ListingForm {
         if tcpdump::is_packet(line) {
             Some(Self::Tcpdump)
         } else {
-            wireshark_row::is_row(line).then_some(Self::Wireshark)
+            (wireshark_row::is_row(line) || wireshark::is_frame(line)).then_some(Self::Wireshark)
         }
     }
 }

@@ -161,6 +161,8 @@ impl Parser {
             (message.source, message.destination) = (segment.source, segment.destination);
             message.sequence = segment.sequence;
             absolute = known;
+        } else if let Some((source, destination)) = packet::ends(inner) {
+            (message.source, message.destination) = (source, destination);
         }
         self.hand_out(&head, ListedPacket::Unreachable(message), absolute, out);
     }
@@ -199,7 +201,9 @@ impl Parser {
 
 /// A packet at the beginning of a line, without a stamp.
 fn starts_packet(text: &str) -> bool {
-    text.starts_with("IP ") || text.starts_with("IP6 ")
+    let (_, rest) = interface(text);
+    let indented = text.starts_with([' ', '\t']);
+    !indented && (rest.starts_with("IP ") || rest.starts_with("IP6 "))
 }
 
 /// `… ethertype IPv4 (0x0800), length 74: (tos …` has its addresses in the next line; so does nothing else.

@@ -75,6 +75,12 @@ fn arrow(text: &str) -> Option<(&str, &str, &str)> {
     })
 }
 
+/// Both ends, of a packet that was too short to show more: `a.p > b.q:  [|tcp]`.
+pub(super) fn ends(text: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (left, right, _) = arrow(text)?;
+    Some((endpoint(left).ok()?, endpoint(right).ok()?))
+}
+
 fn last_word(text: &str) -> &str {
     text.rsplit(' ').next().unwrap_or_default()
 }

@@ -144,6 +144,8 @@ fn verbose_link_level_and_interface_columns() {
     assert_eq!(tcpdump(any), [SYN, SYN_ACK]);
     let (packets, _) = read_all(any, ListingForm::Tcpdump);
     assert_eq!(packets[1].interface.as_deref(), Some("cali12"));
+    let without_stamps = any.replace("19:09:02.533940 ", "").replace("19:09:02.533962 ", "");
+    assert_eq!(tcpdump(&without_stamps), [SYN, SYN_ACK]);
 
     let v6 = "19:09:02.5 IP6 (flowlabel 0x9, hlim 64, next-header TCP (6) payload length: 40) fd00::1.36704 > fd00::2.80: Flags [S], \
               cksum 0x1 (correct), seq 5, win 64800, options [mss 1440], length 0\n19:09:02.6 IP6 fd00::2.80 > fd00::1.36704: Flags [R.], \
@@ -195,6 +197,11 @@ fn icmp_says_which_port_cannot_be_reached() {
             "10.0.0.1:5 > 10.0.0.2:80 0x2 4 0"
         ]
     );
+    let snapped = "19:09:02.6 IP (tos 0xc0, ttl 64, id 1, offset 0, flags [none], proto ICMP (1), length 56)\n    \
+                   10.23.77.129 > 10.23.77.138: ICMP 10.23.77.129 tcp port 36705 unreachable, length 36\n\
+                   \tIP (tos 0x0, ttl 63, id 0, offset 0, flags [DF], proto TCP (6), length 40, bad cksum 0 (->8b96)!)\n    \
+                   10.23.77.138.80 > 10.23.77.129.36705:  [|tcp]\n";
+    assert_eq!(tcpdump(snapped), ["10.23.77.129 unreachable: 10.23.77.138:80 > 10.23.77.129:36705 0?"]);
     let v6 = "1.5 IP6 fd00::1 > fd00::2: ICMP6, destination unreachable, unreachable port, fd00::1 tcp port 36705, length 88\n";
     assert_eq!(tcpdump(v6), ["fd00::1 unreachable: [fd00::2]:0 > [fd00::1]:36705 0?"]);
 }
@@ -236,6 +243,7 @@ fn every_form_of_wiresharks_summary() {
         "649 0.000000 10.23.77.129 -> 10.23.77.138 TCP 74 36704 > 80 [SYN] Seq=4142039474 Win=64240 Len=0",
         "649\t0.000000\t10.23.77.129\t10.23.77.138\tTCP\t74\t36704→80 [SYN] Seq=4142039474 Win=64240 Len=0",
         "649    19:09:02.533940    10.23.77.129    10.23.77.138    TCP    36704 → http(80) [SYN] Seq=4142039474 Win=64240 Len=0",
+        "\"649\",\"0.000000\",\"10.23.77.129\",\"10.23.77.138\",\"TCP\",\"74\",\"36704  >  80 [SYN] Seq=4142039474 Win=64240 Len=0\"",
         "649 1663268942.533940 10.23.77.129 10.23.77.138 TCP 74 [TCP Spurious Retransmission] 36704 → 80 [SYN] Seq=4142039474 Len=0",
     ] {
         assert_eq!(wireshark(line), [SYN], "{line}");
@@ -277,6 +285,24 @@ fn details_tell_the_numbers_of_the_wire_the_zone_and_the_packet_inside_icmp() {
     assert_eq!(packets[0].interface.as_deref(), Some("eth0"));
     let ListedPacket::Tcp(segment) = packets[0].packet else { panic!() };
     assert_eq!((segment.ip_id, segment.flags), (Some(54321), Flags(2)));
+    // Only the details, without summary lines.
+    let (_, details) = text.split_once("\n\n").unwrap();
+    assert_eq!(wireshark(details), seen);
+    assert!(wireshark::is_frame(details.lines().next().unwrap()));
+}
+
+/// Wireshark prints windows of later packets as the receiver counts them, not as the header has them.
+#[test]
+fn a_scaled_window_is_not_taken_for_the_headers() {
+    let window = |flags: &str, win: &str| {
+        let line = format!("1 0.0 10.0.0.1 10.0.0.2 TCP 66 5 → 80 [{flags}] Seq=7 Ack=1 Win={win} Len=0");
+        let (packets, _) = read_all(&line, ListingForm::Wireshark);
+        let ListedPacket::Tcp(segment) = packets[0].packet else { panic!() };
+        segment.window
+    };
+    assert_eq!(window("SYN, ACK", "64240"), Some(64_240));
+    assert_eq!(window("RST", "0"), Some(0));
+    assert_eq!(window("ACK", "64256"), None);
 }
 
 #[test]

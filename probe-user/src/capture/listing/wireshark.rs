@@ -57,6 +57,7 @@ pub(super) struct Parser {
 
 impl Parser {
     pub(super) fn line(&mut self, line: u64, text: &str, out: &mut Out<'_>) {
+        let text = &*row::columns(text);
         let trimmed = text.trim();
         if let Some(number) = frame_number(trimmed) {
             if self.pending.as_ref().is_none_or(|pending| pending.number != Some(number)) {
@@ -231,6 +232,9 @@ impl Pending {
                 let hex = first.strip_prefix("0x").and_then(|hex| u16::from_str_radix(hex, 16).ok());
                 self.ip_id = hex.or(self.ip_id);
             }
+            "Window" | "Window size value" if self.about.is_none() => {
+                self.ends.tcp.window = first.parse().ok().or(self.ends.tcp.window);
+            }
             "Code" if self.about.is_some() => self.icmp_code = first.parse().ok().or(self.icmp_code),
             "Sequence Number (raw)" | "Sequence number (raw)" => {
                 self.ends().raw_sequence = first.parse().ok();
@@ -257,11 +261,16 @@ fn is_packet(row: &row::Row<'_>) -> bool {
         || row.protocol == "TCP" && row::info(row.info).is_some()
 }
 
+/// Whether a line, by itself, begins the details of a packet: for telling kinds of files apart.
+pub(super) fn is_frame(line: &str) -> bool {
+    frame_number(line.trim()).is_some()
+}
+
 /// `Frame 649: 66 bytes on wire …`
 fn frame_number(text: &str) -> Option<u64> {
     let (number, rest) = text
         .strip_prefix("Frame ")?
         .split_once(':')
         .or_else(|| text.strip_prefix("Frame ")?.split_once(' ').filter(|(_, rest)| rest.starts_with('(')))?;
-    (rest.contains("bytes on wire") || rest.contains("byte")).then(|| number.parse().ok())?
+    rest.contains("bytes on wire").then(|| number.parse().ok())?
 }

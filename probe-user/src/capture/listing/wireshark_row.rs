@@ -1,6 +1,7 @@
 //! The summary line of a packet: `No. Time Source Destination Protocol Length Info`, as Wireshark exports it and as
 //! tshark prints it, in any width of its columns.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::Refusal;
@@ -32,8 +33,18 @@ pub(super) struct Info {
     pub(super) timestamp: Option<u32>,
 }
 
+/// The columns of a line separated by blanks: Wireshark also exports them in quotes, separated by commas.
+pub(super) fn columns(line: &str) -> Cow<'_, str> {
+    let quoted = line.trim().strip_prefix('"').and_then(|line| line.strip_suffix('"'));
+    match quoted {
+        Some(inside) if inside.contains("\",\"") => Cow::Owned(inside.replace("\",\"", "\t")),
+        _ => Cow::Borrowed(line),
+    }
+}
+
 /// Whether a line, by itself, is a summary line or the header above it: for telling kinds of files apart.
 pub(super) fn is_row(line: &str) -> bool {
+    let line = &columns(line);
     is_header(line) || row(line).is_some_and(|row| is_address(row.source) && is_address(row.destination))
 }
 
@@ -98,8 +109,8 @@ fn ports_and_values(source: &str, destination: &str, flags: u8, after: &str) -> 
         match name {
             "Seq" => info.sequence = Some(number()?),
             "Ack" => info.acknowledgement = Some(number()?),
-            // Scaled by Wireshark where it saw the option: larger than the header's field.
-            "Win" => info.window = value.parse().ok(),
+            // Of other packets Wireshark prints the window as it is scaled, where it saw the option.
+            "Win" if flags & Flags::SYN != 0 || value == "0" => info.window = value.parse().ok(),
             "Len" => info.payload = Some(number()?),
             "TSval" => info.timestamp = value.parse().ok(),
             _ => {}

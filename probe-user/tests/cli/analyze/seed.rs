@@ -47,6 +47,17 @@ fn the_seeds_material_is_a_likely_collision() {
     assert!(found.inputs.iter().all(|input| input["kind"].is_string() && input["read"] != ""));
 }
 
+/// A listing without dates among the files says nothing about the year of the kubelet's log.
+#[test]
+fn the_directory_as_a_whole_says_the_same() {
+    let found = analyze(&files("seed", &["."]));
+    assert_eq!(found.judged(), ["collision", "failed", "likely"]);
+    assert_eq!(found.only()["log_lines"].as_array().unwrap().len(), 1);
+    assert_eq!(found.only()["probe"]["pod"]["name"], "nginx-5dfb7c896c-x2q2w");
+    let unread: Vec<&Value> = found.inputs.iter().filter(|input| input["kind"].is_null()).collect();
+    assert_eq!(unread.len(), 1, "README.md: {unread:#?}");
+}
+
 #[test]
 fn the_text_names_the_request_that_nginx_did_not_get() {
     let output = portclash(&["analyze"]).args(files("seed", &ALL)).env("COLUMNS", "200").output().unwrap();
