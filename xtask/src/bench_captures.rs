@@ -131,8 +131,11 @@ fn peak(status: &str) -> Option<u64> {
 /// Writes connections until the file has its size; returns the number of packets.
 fn make(path: &Path, length: usize, bytes: u64) -> Result<u64> {
     let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
-    let mut traffic = Traffic { out: BufWriter::with_capacity(1 << 20, file), packets: 0, bytes: 24, at: 0, length };
-    traffic.out.write_all(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0])?;
+    let mut traffic =
+        Traffic { out: BufWriter::with_capacity(1 << 20, file), packets: 0, bytes: 24, at: 0, length };
+    traffic
+        .out
+        .write_all(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0])?;
     let mut number = 0;
     while traffic.bytes < bytes {
         traffic.connection(number)?;

@@ -189,7 +189,8 @@ fn what_was_published_can_be_given_away() {
         assert!(!text.contains(secret), "{secret} in …{}…", around(&text, secret));
     }
     let text = report(&analysis, TextStyle { colour: false, width: 100 }, Signs::Unicode);
-    assert!(text.contains("NodePort namespace-1/service-1:443"), "{text}");
+    assert!(text.contains("NodePort namespace-2/service-1:443"), "{text}");
+    assert!(text.contains("readiness probe of namespace-1/pod-1, container container-1"), "{text}");
     // No word of the program's own sentences was taken for a name.
     assert!(!text.contains("name-"), "{text}");
 }
