@@ -43,7 +43,9 @@ const REASONS: [&str; 22] = [
     "ERROR",
 ];
 /// Words that sentences are joined with, whether or not a literal has them just now.
-const COMMON: [&str; 22] = [
+const COMMON: [&str; 24] = [
+    "r:+$r",
+    "echo",
     "access",
     "added",
     "ahead",
