@@ -204,6 +204,16 @@ pub enum Fact {
         /// Its state, such as `TIME_WAIT`.
         state: String,
     },
+    /// The server's reply was seen on its way, and the SYN was sent again all the same.
+    ReplyIgnored {
+        /// Addresses of the connect.
+        tuple: Tuple,
+        /// Inode of the network namespace.
+        netns: Option<u32>,
+        /// The server answered the second SYN with another sequence number: it had forgotten, or been told to forget, its
+        /// first reply.
+        anew: bool,
+    },
     /// Nothing that was given shows a service at the connect's source, so it is watched for another reason.
     NoService {
         /// Addresses of the connect.

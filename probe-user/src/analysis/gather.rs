@@ -10,7 +10,8 @@ use crate::handshakes::{Connect, Context, Coverage, Covered, Explained, explain}
 use crate::ipvs::table::{IpvsConnection, Protocol, canonical};
 use crate::kubelet_log::{FailureClass, ProbeFailure};
 use crate::node::conntrack_text::ConntrackRow;
-use crate::observation::{Fact, Nanos, Observation, Tuple};
+use crate::node::sockets::{Socket, TcpState};
+use crate::observation::{Fact, Nanos, Observation, Owner, Tuple};
 
 /// Lowest port that programs are given as a source port by default almost everywhere; below it servers listen.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -40,6 +41,9 @@ pub(super) fn gather(material: &Material, packets: &Packets, coverage: &Coverage
         for row in table.value.iter().take(MAX_ROWS) {
             gathered.row(row, (&table.input, table.at), &told, coverage);
         }
+    }
+    for socket in &material.sockets {
+        gathered.socket(socket, &told, coverage);
     }
     for row in &material.tracked {
         gathered.tracked(row, &told, coverage);
@@ -129,6 +133,32 @@ impl Gathered {
             self.tell(at, input, fact);
             self.tell(at, input, Fact::ConnectionRow { row: row.clone(), netns: None });
         }
+    }
+
+    /// A socket that waits for a reply, from a port that is a service.
+    fn socket(&mut self, from: &FromInput<Socket>, told: &Told, coverage: &Coverage) {
+        let socket = &from.value;
+        let tuple = Tuple { local: canonical(socket.local), remote: canonical(socket.remote) };
+        if socket.state != TcpState::SynSent {
+            return;
+        }
+        let covered = coverage.of(tuple.local);
+        let Some(service) = covered.service().cloned() else { return };
+        let owner = match socket.users.as_slice() {
+            [user] => {
+                let owner = Owner { pid: Some(user.pid), comm: Some(user.comm.clone()), ..Owner::default() };
+                Some(Arc::new(owner))
+            }
+            // Several hold it, or the list does not say who.
+            _ => None,
+        };
+        let at = told.get(&tuple).map_or(from.at, |(first, _)| *first);
+        let isn =
+            self.connects.keys().find(|(known, _)| *known == tuple).map(|(_, number)| number.wrapping_sub(1));
+        let fact =
+            Fact::ConnectBegan { tuple, netns: None, isn, socket: None, owner, service: Some(service) };
+        self.tell(at, &from.input, fact);
+        self.note_cover(tuple.local, &covered, coverage);
     }
 
     /// A row of connection tracking.

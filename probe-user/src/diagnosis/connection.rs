@@ -53,6 +53,11 @@ impl Report {
         })
     }
 
+    /// Whether it is a row of a list rather than a SYN that was seen.
+    pub(super) fn is_listed(&self) -> bool {
+        self.isn.is_none() && self.socket.is_none() && self.netns.is_none()
+    }
+
     pub(super) fn identity(&self) -> Identity {
         let at = if self.isn.is_none() { Some(self.at) } else { None };
         Identity { tuple: self.tuple, isn: self.isn, at }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::connection::Report;
 use super::incident::{Evidence, LogLine, ResetInfo};
 use super::judge::{Case, ECONNREFUSED, ETIMEDOUT, Resetter};
 use super::lines::Line;
@@ -12,7 +13,7 @@ use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
 
 /// All evidence of a case, oldest first, with the reports of the connect itself and the kubelet's log line.
 pub(super) fn sentences(case: &Case<'_>, line: Option<&Line>) -> Vec<Evidence> {
-    let reports = case.connection.reports().iter().map(|report| (report.at, 0, began(case), &report.source));
+    let reports = case.connection.reports().iter().map(|report| (report.at, 0, began(case, report), &report.source));
     let facts =
         case.facts.iter().map(|fact| (fact.at, stage(&fact.fact), sentence(case, fact), &fact.source));
     let line = line.map(|line| (line.at, LAST, logged(&line.failure), &line.source));
@@ -93,7 +94,10 @@ fn stage(fact: &Fact) -> u8 {
         | Fact::ConnectBegan { .. }
         | Fact::Remembered { .. }
         | Fact::NoService { .. } => 0,
-        Fact::SynRetransmitted { .. } | Fact::Masqueraded { .. } | Fact::FirstSynLost { .. } => 1,
+        Fact::SynRetransmitted { .. }
+        | Fact::ReplyIgnored { .. }
+        | Fact::Masqueraded { .. }
+        | Fact::FirstSynLost { .. } => 1,
         Fact::Hijacked { .. } | Fact::NoBackend { .. } => 2,
         Fact::Reset { .. } | Fact::ResetOtherwise { .. } => 3,
         Fact::Established { .. } => 4,
@@ -104,7 +108,10 @@ fn stage(fact: &Fact) -> u8 {
     }
 }
 
-fn began(case: &Case<'_>) -> String {
+fn began(case: &Case<'_>, report: &Report) -> String {
+    if let Some(tuple) = case.connection.tuple().filter(|_| report.is_listed()) {
+        return format!("a connect from {} to {} is listed", tuple.local, tuple.remote);
+    }
     let isn = case.connection.isn().map_or_else(String::new, |isn| format!(" (sequence number {isn})"));
     match case.connection.tuple() {
         Some(tuple) => format!("{} sent its first SYN to {}{isn}", tuple.local, tuple.remote),
@@ -145,6 +152,12 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
         Fact::Remembered { state, .. } => {
             format!("an earlier connection with the same addresses was still remembered, in state {state}")
         }
+        Fact::ReplyIgnored { tuple, anew, .. } => format!(
+            "the reply of {} was on its way, and yet {} sent its SYN again{}",
+            tuple.remote,
+            tuple.local,
+            if *anew { "; the server answered anew, as if somebody had reset its first reply" } else { "" }
+        ),
         Fact::NoService { tuple, .. } => {
             format!("nothing that was given shows a service at {}", tuple.local)
         }

@@ -42,6 +42,7 @@ impl Held {
             Fact::Masqueraded { .. } => "masqueraded",
             Fact::FirstSynLost { .. } => "first_syn_lost",
             Fact::Remembered { .. } => "remembered",
+            Fact::ReplyIgnored { .. } => "reply_ignored",
             Fact::NoService { .. } => "no_service",
             Fact::FellSilent { .. } => "fell_silent",
             // Any connect of the node can fail; those that were not flagged are none of our business.
@@ -77,6 +78,7 @@ fn keys(fact: &Fact) -> Keys {
         | Fact::Masqueraded { tuple, .. }
         | Fact::FirstSynLost { tuple, .. }
         | Fact::Remembered { tuple, .. }
+        | Fact::ReplyIgnored { tuple, .. }
         | Fact::NoService { tuple, .. }
         | Fact::FellSilent { tuple, .. } => life(Some(*tuple), None),
         Fact::ConnectFailed { local: Some(local), remote: Some(remote), socket, .. } => {
@@ -120,6 +122,7 @@ fn canonical_fact(mut fact: Fact) -> Fact {
         | Fact::Died { tuple, .. }
         | Fact::FirstSynLost { tuple, .. }
         | Fact::Remembered { tuple, .. }
+        | Fact::ReplyIgnored { tuple, .. }
         | Fact::NoService { tuple, .. }
         | Fact::FellSilent { tuple, .. } => *tuple = canonical_tuple(*tuple),
         Fact::ResetOtherwise { tuple, cause, .. } => {

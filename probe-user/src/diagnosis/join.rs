@@ -80,6 +80,7 @@ fn rank(fact: &Held, connection: &Tracked) -> Option<Rank> {
         | Fact::Masqueraded { netns, .. }
         | Fact::FirstSynLost { netns, .. }
         | Fact::Remembered { netns, .. }
+        | Fact::ReplyIgnored { netns, .. }
         | Fact::NoService { netns, .. }
         | Fact::FellSilent { netns, .. }
         | Fact::ConnectFailed { netns, .. } => {

@@ -224,7 +224,11 @@ impl<'a> Case<'a> {
                     if waited && self.service.is_some() { Confidence::Likely } else { Confidence::Possible };
                 told(Verdict::Collision, Outcome::Failed, confidence, None)
             }
-            None => told(Verdict::Collision, Outcome::Pending, Confidence::Possible, None),
+            None => {
+                let ignored = self.has(|fact| matches!(fact, Fact::ReplyIgnored { .. }));
+                let confidence = if ignored { Confidence::Likely } else { Confidence::Possible };
+                told(Verdict::Collision, Outcome::Pending, confidence, None)
+            }
         }
     }
 

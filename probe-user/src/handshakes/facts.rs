@@ -77,6 +77,7 @@ impl Explainer<'_> {
             self.hijacks(tuple, &strayed);
             self.resets(tuple, &strayed);
             self.refusals(tuple);
+            self.ignored(tuple);
             self.end(tuple);
         }
         Some(Explained::Connect { tuple, covered, observations: self.observations })
@@ -101,7 +102,8 @@ impl Explainer<'_> {
             return self.delayed(tuple);
         }
         let cause = self.cause(covered);
-        if cause.is_none() && (self.own_resets(tuple).is_empty() || *covered == Covered::No) {
+        let unanswered = self.own_resets(tuple).is_empty() && self.reply_ignored(tuple).is_none();
+        if cause.is_none() && (unanswered || *covered == Covered::No) {
             return None;
         }
         self.began(tuple, None);
@@ -112,9 +114,32 @@ impl Explainer<'_> {
             self.tell(reset.at, &source, Fact::ResetOtherwise { tuple, netns: None, cause });
         } else {
             self.resets(tuple, &[]);
+            self.ignored(tuple);
             self.end(tuple);
         }
         Some(())
+    }
+
+    /// The SYN that was sent again after a reply that had been seen, and whether the server answered anew.
+    fn reply_ignored(&self, tuple: Tuple) -> Option<(Seen, bool)> {
+        let replies: Vec<&Seen> =
+            self.connect.of(PacketKind::SynAck).filter(|reply| reply.destination == tuple.local).collect();
+        let first = replies.first()?;
+        let again = self
+            .connect
+            .of(PacketKind::Syn)
+            .find(|syn| tuple_of(syn) == tuple && syn.at.saturating_sub(first.at) > super::COPY_NS)?;
+        let anew =
+            replies.iter().any(|reply| reply.source == first.source && reply.sequence != first.sequence);
+        Some((*again, anew))
+    }
+
+    fn ignored(&mut self, tuple: Tuple) {
+        let Some((again, anew)) = self.reply_ignored(tuple).filter(|_| !self.connect.is_completed()) else {
+            return;
+        };
+        let source = self.source(&again);
+        self.tell(again.at, &source, Fact::ReplyIgnored { tuple, netns: None, anew });
     }
 
     fn no_service(&mut self, tuple: Tuple) {

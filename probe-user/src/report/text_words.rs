@@ -244,13 +244,13 @@ pub(super) fn certainty(incident: &Incident) -> Option<String> {
             "the handshake completed; IPVS was not seen to interfere"
         }
         (Verdict::Collision, _, Confidence::Possible) if incident.service.is_none() => {
-            "the reply was reset, as in a collision, but no IPVS table was given that could show the source port as a service"
+            "it looks like a collision, but no IPVS table was given that could show the source port as a service"
         }
         (Verdict::Collision, _, Confidence::Possible) => {
             "the source port belongs to a service, but nothing shows what became of the reply"
         }
         (Verdict::Collision, _, _) if incident.resets.is_empty() => {
-            "the service exists and the connect waited in vain, but IPVS itself was not seen"
+            "the service exists and the connect waits in vain, but IPVS itself was not seen"
         }
         (Verdict::Collision, _, _) => {
             "the reply was reset while the client still waited, but IPVS itself was not seen"

@@ -214,3 +214,33 @@ fn what_a_live_trace_told_is_completed_and_not_told_twice() {
         assert!(!analysis.incidents[0].ladder.arrows.is_empty());
     }
 }
+
+/// Pipedrive R&D, "Solving the mystery of pods health checks failures in Kubernetes": kubelet's sockets stuck in SYN-SENT.
+#[test]
+fn a_socket_that_waits_on_a_node_port_names_its_owner() {
+    let services = vec![table("TCP  10.0.0.5:31055 rr\n")];
+    let waiting = |port: u16| {
+        let line =
+            format!(r#"SYN-SENT 0 1 10.0.0.5:{port} 10.244.1.7:8080 users:(("kubelet",pid=1840,fd=31))"#);
+        Material {
+            tables: services.clone(),
+            sockets: vec![socket(&line), socket(&line)],
+            ..Material::default()
+        }
+    };
+    let analysis = analyse(&waiting(31_055), &[]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Pending, Confidence::Possible));
+    let incident = only(&analysis);
+    assert_eq!((incident.owner.comm.as_deref(), incident.owner.pid), (Some("kubelet"), Some(1840)));
+    assert_eq!(incident.service.as_ref().unwrap().address, "10.0.0.5:31055");
+    assert!(analyse(&waiting(31_056), &[]).incidents.is_empty());
+}
+
+#[test]
+fn a_waiting_socket_names_the_owner_of_the_connect_that_a_capture_shows() {
+    let line = r#"SYN-SENT 0 1 10.23.77.129:36704 10.23.77.138:80 users:(("kubelet",pid=1840,fd=31))"#;
+    let material = Material { sockets: vec![socket(line)], ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Pending, Confidence::Likely));
+    assert_eq!(only(&analysis).owner.comm.as_deref(), Some("kubelet"));
+}

@@ -227,3 +227,21 @@ fn a_port_that_masquerading_chose_is_told_apart() {
         incident.evidence.iter().any(|e| e.text.contains("from 10.23.77.140:51000 to 10.23.77.129:36704"))
     );
 }
+
+#[test]
+fn a_reply_that_is_followed_by_another_syn_is_a_sign_without_any_reset() {
+    let text = "
+        0    0 10.23.77.129:36704 > 10.23.77.138:80 SYN 100
+        0    0 10.23.77.138:80 > 10.23.77.129:36704 SYN-ACK 500 101
+        1030 0 10.23.77.129:36704 > 10.23.77.138:80 SYN 100
+        1030 0 10.23.77.138:80 > 10.23.77.129:36704 SYN-ACK 700 101
+    ";
+    let with = analyse(&with_table(), &[Input("uplink.pcap", 0, text)]);
+    assert_eq!(judged(&with), (Verdict::Collision, Outcome::Pending, Confidence::Likely));
+    let evidence = &only(&with).evidence;
+    assert!(evidence.iter().any(|evidence| evidence.text.contains("answered anew")), "{evidence:#?}");
+    let without = analyse(&Material::default(), &[Input("uplink.pcap", 0, text)]);
+    assert_eq!(judged(&without), (Verdict::Collision, Outcome::Pending, Confidence::Possible));
+    let other_port = text.replace("36704", "40000");
+    assert!(analyse(&with_table(), &[Input("uplink.pcap", 0, &other_port)]).incidents.is_empty());
+}
