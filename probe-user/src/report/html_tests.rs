@@ -197,7 +197,7 @@ fn every_text_has_contrast_in_both_themes_and_on_paper() {
                 assert!(contrast >= 4.5, "{text} on {back}: {contrast:.2}");
             }
         }
-        for text in ["--text", "--soft"] {
+        for text in ["--text", "--soft", "--link"] {
             assert!(contrast(colours[text], colours["--bad-back"]) >= 4.5, "{text} in a marked row");
         }
     }

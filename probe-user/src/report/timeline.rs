@@ -21,6 +21,8 @@ pub(super) fn events(moments: &[Moment]) -> Vec<Event<'_>> {
     for moment in moments {
         let known = events.iter_mut().rev().take(LOOK_BACK).find(|event| same(event.first, moment));
         match known {
+            // Told twice: the same record of a live trace in two files.
+            Some(event) if event.first == moment => {}
             Some(event) => event.elsewhere.push(moment),
             None => events.push(Event { first: moment, elsewhere: Vec::new() }),
         }
@@ -30,9 +32,7 @@ pub(super) fn events(moments: &[Moment]) -> Vec<Event<'_>> {
 
 fn same(first: &Moment, later: &Moment) -> bool {
     let apart = later.at.zip(first.at).map(|(later, first)| later.saturating_sub(first));
-    first.text == later.text
-        && first.source != later.source
-        && apart.is_some_and(|apart| (0..=SAME_EVENT).contains(&apart))
+    first.text == later.text && apart.is_some_and(|apart| (0..=SAME_EVENT).contains(&apart))
 }
 
 #[cfg(test)]
@@ -53,6 +53,8 @@ mod tests {
             moment(Some(3 * ms), "backend, packet 1", "SYN"),
             moment(Some(200 * ms), "node, packet 3", "SYN"),
             moment(Some(201 * ms), "pod, packet 3", "SYN"),
+            moment(Some(201 * ms), "tcp_connect", "began"),
+            moment(Some(201 * ms), "tcp_connect", "began"),
             moment(None, "table, row 1", "row"),
             moment(None, "table, row 2", "row"),
         ];
@@ -66,6 +68,7 @@ mod tests {
                 ("node, packet 1", 2),
                 ("pod, packet 2", 0),
                 ("node, packet 3", 1),
+                ("tcp_connect", 0),
                 ("table, row 1", 0),
                 ("table, row 2", 0)
             ]

@@ -197,6 +197,8 @@ impl Redactor {
         } = incident;
         self.maybe(&mut connection.local);
         self.maybe(&mut connection.remote);
+        // Incidents that were read are of whoever wrote them: no string of theirs is trusted.
+        *started_at = self.text(started_at);
         let time: String = started_at.chars().filter(|c| !matches!(c, '-' | ':')).collect();
         let name = |address: &Option<String>| address.clone().unwrap_or_else(|| "unknown".to_owned());
         *id = format!("{time}-{}-{}", name(&connection.local), name(&connection.remote));
@@ -213,21 +215,22 @@ impl Redactor {
             }
             self.maybe(state);
         }
-        for ResetInfo { at: _, netns: _, local, remote, seq: _, reason } in resets {
-            (*local, *remote) = (self.text(local), self.text(remote));
+        for ResetInfo { at, netns: _, local, remote, seq: _, reason } in resets {
+            (*at, *local, *remote) = (self.text(at), self.text(local), self.text(remote));
             self.maybe(reason);
         }
-        for LogLine { at: _, file, line: _, text } in log_lines {
+        for LogLine { at, file, line: _, text } in log_lines {
+            *at = self.text(at);
             *text = self.line(text);
             *file = self.log_file(file);
         }
-        for Evidence { at: _, source, text } in evidence {
-            (*source, *text) = (self.text(source), self.text(text));
+        for Evidence { at, source, text } in evidence {
+            (*at, *source, *text) = (self.text(at), self.text(source), self.text(text));
         }
         for Advice { setting, value, command, persist, why } in advice {
             let texts = [Some(setting), value.as_mut(), command.as_mut(), persist.as_mut(), Some(why)];
             for text in texts.into_iter().flatten() {
-                *text = self.texts.rewrite(text, Trust::Own, &mut self.names, &mut self.addresses);
+                *text = self.texts.rewrite(text, Trust::Advice, &mut self.names, &mut self.addresses);
             }
         }
     }
@@ -239,8 +242,8 @@ impl Redactor {
     }
 
     fn service(&mut self, service: &mut ServiceInfo) {
-        let ServiceInfo { protocol: _, address, scheduler, name, kind, backends } = service;
-        *address = self.text(address);
+        let ServiceInfo { protocol, address, scheduler, name, kind, backends } = service;
+        (*protocol, *address) = (self.text(protocol), self.text(address));
         self.maybe(scheduler);
         if let Some(name) = name {
             *name = self.service_name(name);
@@ -305,8 +308,9 @@ impl Redactor {
     }
 
     fn probe(&mut self, probe: &mut Probe) {
-        let Probe { r#type: _, handler: _, pod, container, target, period_s: _, timeout_s: _, confidence: _ } =
+        let Probe { r#type, handler, pod, container, target, period_s: _, timeout_s: _, confidence: _ } =
             probe;
+        (*r#type, *handler) = (self.text(r#type), self.text(handler));
         self.pod(pod);
         *container = self.names.alias(Kind::Container, container);
         self.maybe(target);

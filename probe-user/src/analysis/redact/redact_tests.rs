@@ -190,6 +190,36 @@ fn what_was_published_can_be_given_away() {
     }
     let text = report(&analysis, TextStyle { colour: false, width: 100 }, Signs::Unicode);
     assert!(text.contains("NodePort namespace-2/service-1:443"), "{text}");
+    assert!(text.contains("readiness probe of namespace-1/pod-1, container container-1"), "{text}");
     // No word of the program's own sentences was taken for a name.
     assert!(!text.contains("name-"), "{text}");
+}
+
+#[test]
+fn advice_of_this_program_stays_but_for_addresses_and_that_of_others_does_not() {
+    use crate::report::samples as incidents;
+    let all = [
+        incidents::hijacked(),
+        incidents::survived(),
+        incidents::pending(),
+        incidents::unknown_owner(),
+        incidents::exhaustion(),
+    ];
+    for before in all {
+        let mut after = before.clone();
+        Redactor::new([7; 32]).incident(&mut after);
+        let address = after.connection.remote.clone().unwrap();
+        let address = address.split(':').next().unwrap();
+        for (before, after) in before.advice.iter().zip(&after.advice) {
+            let before = format!("{before:?}").replace("10.23.77.138", address);
+            assert_eq!(before, format!("{after:?}"));
+        }
+    }
+    let mut foreign = incidents::hijacked();
+    foreign.advice[0].command = Some("ssh \"root@db.acme.example\" -- systemctl restart acme".to_owned());
+    foreign.started_at = "acme".to_owned();
+    foreign.probe.as_mut().unwrap().handler = "acme".to_owned();
+    foreign.service.as_mut().unwrap().protocol = "acme".to_owned();
+    Redactor::new([7; 32]).incident(&mut foreign);
+    assert!(!format!("{foreign:?}").contains("acme"), "{foreign:?}");
 }

@@ -20,7 +20,7 @@ pub(super) const BETWEEN: [char; 16] =
 const URL_ENDS: [char; 9] = [' ', '\t', '\n', '\r', '"', '\'', '<', '>', ')'];
 /// What may stand at the end or the beginning of a word without being part of it.
 const AFTER: [char; 10] = ['-', '.', ':', '!', '?', ']', '*', '/', '…', '%'];
-const BEFORE: [char; 9] = ['[', '*', '-', '+', '@', '#', '~', '$', '^'];
+const BEFORE: [char; 10] = [':', '[', '*', '-', '+', '@', '#', '~', '$', '^'];
 /// The next word is a name, even if it is a word of the vocabulary as well.
 const INTRODUCING: [&str; 4] = ["container", "pod", "namespace", "image"];
 /// Words that follow those without being a name.
@@ -32,8 +32,8 @@ const NO_NAMES: [&str; 14] = [
 /// How much a text is trusted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Made by this program of numbers and addresses: nothing but those is replaced.
-    Own,
+    /// Advice, with commands in it: quotes are the shell's.
+    Advice,
     /// Anything can stand in it.
     Outside,
 }
@@ -166,12 +166,12 @@ impl One<'_> {
                 return sign.to_owned() + &self.word(inner, depth + 1);
             }
         }
-        if self.trust == Trust::Own { word.to_owned() } else { self.unknown(word) }
+        self.unknown(word)
     }
 
     /// The alias of a known name. A name that is a word of our sentences too is one only where that is said.
     fn name(&mut self, word: &str) -> Option<String> {
-        if self.trust == Trust::Own
+        if self.trust == Trust::Advice
             || !word.chars().any(char::is_alphabetic)
             || !self.introduced && self.texts.is_ours(word)
         {
@@ -194,8 +194,7 @@ impl One<'_> {
             if !text.is_empty() && depth < MAX_DEPTH {
                 // `namespace/name:port`: what hangs on an alias is part of a name.
                 let bare = text.trim_matches(['/', ':', '.', '-']);
-                let kept =
-                    bare.is_empty() || bare.chars().all(|c| c.is_ascii_digit()) || self.trust == Trust::Own;
+                let kept = bare.is_empty() || bare.chars().all(|c| c.is_ascii_digit());
                 if kept || self.texts.is_ours(bare) && !text.starts_with('-') {
                     out += text;
                 } else {

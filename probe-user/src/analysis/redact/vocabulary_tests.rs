@@ -17,8 +17,35 @@ const FOLDERS: [&str; 11] = [
     "pods",
     "sources",
 ];
+/// Why the kernel says it resets (`enum sk_rst_reason`, include/net/rstreason.h).
+const REASONS: [&str; 22] = [
+    "NOT_SPECIFIED",
+    "NO_SOCKET",
+    "TCP_INVALID_ACK_SEQUENCE",
+    "TCP_RFC7323_PAWS",
+    "TCP_TOO_OLD_ACK",
+    "TCP_ACK_UNSENT_DATA",
+    "TCP_FLAGS",
+    "TCP_OLD_ACK",
+    "TCP_ABORT_ON_DATA",
+    "TCP_TIMEOUT_SOCKET",
+    "INVALID_SYN",
+    "TCP_ABORT_ON_CLOSE",
+    "TCP_ABORT_ON_LINGER",
+    "TCP_ABORT_ON_MEMORY",
+    "TCP_STATE",
+    "TCP_KEEPALIVE_TIMEOUT",
+    "TCP_DISCONNECT_WITH_DATA",
+    "MPTCP_RST_EUNSPEC",
+    "MPTCP_RST_EMPTCP",
+    "MPTCP_RST_ERESOURCE",
+    "MPTCP_RST_EPROHIBIT",
+    "ERROR",
+];
 /// Words that sentences are joined with, whether or not a literal has them just now.
-const COMMON: [&str; 22] = [
+const COMMON: [&str; 24] = [
+    "r:+$r",
+    "echo",
     "access",
     "added",
     "ahead",
@@ -57,6 +84,7 @@ fn the_vocabulary_is_that_of_the_programs_own_sentences() {
             }
         }
     }
+    words.extend(REASONS.map(str::to_lowercase));
     words.extend(COMMON.map(str::to_owned));
     let path = source.join("analysis/redact/vocabulary.txt");
     let text: String = words.iter().flat_map(|word| [word.as_str(), "\n"]).collect();
