@@ -1,9 +1,7 @@
 //! pcap: a header, then records of a time, two lengths and the bytes (pcap-savefile(5)).
 
-use std::io::Read;
-
 use super::link::LinkType;
-use super::window::{MAX_PIECE, Window};
+use super::window::{MAX_PIECE, Pieces, Window};
 use super::{Account, Frame, Interface};
 use crate::observation::Nanos;
 
@@ -38,7 +36,11 @@ impl Order {
 }
 
 /// Reads every record. Errors after the header end the reading with a note: what came before is good.
-pub(super) fn read<R: Read>(window: &mut Window<R>, account: &mut Account, sink: &mut dyn FnMut(Frame<'_>)) {
+pub(super) fn read<S: Pieces>(
+    window: &mut Window<S>,
+    account: &mut Account,
+    sink: &mut dyn FnMut(Frame<'_>),
+) {
     let header = match window.want(FILE_HEADER) {
         Ok(bytes) if bytes.len() >= FILE_HEADER => bytes,
         Ok(_) => return account.cut("the file ends within its header".to_owned()),
@@ -53,8 +55,8 @@ pub(super) fn read<R: Read>(window: &mut Window<R>, account: &mut Account, sink:
 }
 
 /// Reads one record; false at the end.
-fn record<R: Read>(
-    window: &mut Window<R>,
+fn record<S: Pieces>(
+    window: &mut Window<S>,
     account: &mut Account,
     order: Order,
     link: LinkType,

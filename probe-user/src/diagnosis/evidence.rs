@@ -13,7 +13,8 @@ use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
 
 /// All evidence of a case, oldest first, with the reports of the connect itself and the kubelet's log line.
 pub(super) fn sentences(case: &Case<'_>, line: Option<&Line>) -> Vec<Evidence> {
-    let reports = case.connection.reports().iter().map(|report| (report.at, 0, began(case, report), &report.source));
+    let reports =
+        case.connection.reports().iter().map(|report| (report.at, 0, began(case, report), &report.source));
     let facts =
         case.facts.iter().map(|fact| (fact.at, stage(&fact.fact), sentence(case, fact), &fact.source));
     let line = line.map(|line| (line.at, LAST, logged(&line.failure), &line.source));
