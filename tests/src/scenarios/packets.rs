@@ -47,11 +47,11 @@ pub(super) fn fast_open(lab: &mut Lab) -> Result<()> {
     // In the client 1 = client, 4 = without a cookie; in the server 2 = server, 0x200 = without a cookie, 0x400 = every
     // listener.
     sysctl("net/ipv4/tcp_fastopen", "5")?;
-    let server = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
-    server("1538")?;
-    let served = lab.serve("pod", 8083);
-    server("1")?;
-    served?;
+    let set_in_pod = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
+    set_in_pod("1538")?;
+    let started = lab.serve("pod", 8083);
+    set_in_pod("1")?;
+    started?;
     let addresses = Addresses { remote: format!("{POD}:8083"), ..Addresses::v4(36724) };
     let Addresses { local, remote, backend } = &addresses;
     lab.service(local, &[backend])?;
