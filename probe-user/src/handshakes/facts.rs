@@ -151,12 +151,11 @@ impl Explainer<'_> {
     /// Why the handshake was reset, if it is a known reason other than IPVS.
     fn cause(&self, covered: &Covered) -> Option<ResetCause> {
         let (clients, servers) = (self.connect.clients(), self.connect.servers());
-        let number = self.connect.number;
         let acked: Vec<&Seen> = self.connect.of(PacketKind::ResetAck).collect();
-        if acked.iter().any(|rst| rst.acknowledgement == number && servers.contains(&rst.source)) {
+        if acked.iter().any(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source)) {
             return Some(ResetCause::ClosedPort);
         }
-        if acked.iter().any(|rst| rst.sequence == number && clients.contains(&rst.source)) {
+        if acked.iter().any(|rst| self.answers_syn(rst.sequence) && clients.contains(&rst.source)) {
             return Some(ResetCause::Aborted);
         }
         let resets: Vec<&Seen> =
@@ -284,7 +283,7 @@ impl Explainer<'_> {
         let refused = self
             .connect
             .of(PacketKind::ResetAck)
-            .find(|rst| rst.acknowledgement == number && servers.contains(&rst.source))
+            .find(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source))
             .copied();
         if let Some(rst) = refused {
             let source = self.source(&rst);
@@ -309,15 +308,20 @@ impl Explainer<'_> {
         }
     }
 
+    /// Whether a number is what comes after the SYN, and after the data in it (TCP Fast Open).
+    fn answers_syn(&self, number: u32) -> bool {
+        number == self.connect.number
+            || self.connect.of(PacketKind::SynAck).any(|reply| reply.acknowledgement == number)
+    }
+
     /// How it went on: completed, or silent although the input goes on.
     fn end(&mut self, tuple: Tuple) {
         let clients = self.connect.clients();
-        let number = self.connect.number;
         // A client that aborts had its reply; in SYN_SENT it sends no RST (tcp_need_reset, net/ipv4/tcp.c).
         let completes = |seen: &&Seen| {
             clients.contains(&seen.source)
                 && (seen.kind == PacketKind::Ack
-                    || (seen.kind == PacketKind::ResetAck && seen.sequence == number))
+                    || (seen.kind == PacketKind::ResetAck && self.answers_syn(seen.sequence)))
         };
         if let Some(seen) = self.connect.seen.iter().find(completes).copied() {
             let source = self.source(&seen);

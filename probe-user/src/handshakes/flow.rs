@@ -22,6 +22,8 @@ pub(super) struct Flow {
     pub(super) again: bool,
     /// Ports of its client, as its packets show them.
     pub(super) ports: Vec<u16>,
+    /// What its SYN-ACK acknowledges where the SYN carried data: more than ISN + 1 (TCP Fast Open, RFC 7413).
+    pub(super) beyond: Option<u32>,
 }
 
 impl Flow {
@@ -34,6 +36,7 @@ impl Flow {
             established: false,
             again: false,
             ports: Vec::new(),
+            beyond: None,
         }
     }
 

@@ -138,6 +138,3 @@ fn kind_of(segment: &Segment) -> Option<PacketKind> {
         (false, false) => return None,
     })
 }
-
-#[cfg(test)]
-mod tests;

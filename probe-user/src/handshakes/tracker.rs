@@ -13,6 +13,8 @@ const MAX_OPEN: usize = 131_072;
 const MAX_KEPT: usize = 32_768;
 /// Connects that nobody answered, which are worth a look only if another input knows more.
 const MAX_UNANSWERED: usize = 8192;
+/// The most data that a SYN carries.
+const MAX_SYN_DATA: u32 = 1460;
 /// A handshake of which nothing was seen for so long is over: a SYN_SENT socket lives about 130 s.
 const IDLE_NS: Nanos = 150_000_000_000;
 
@@ -40,6 +42,8 @@ pub struct Tracker<'a> {
     is_service: &'a (dyn Fn(Tuple) -> bool + Sync),
     flows: HashMap<u32, Flow>,
     tuples: HashMap<Tuple, u32>,
+    /// Numbers of handshakes by what is acknowledged, where the SYN carried data.
+    beyond: HashMap<u32, u32>,
     /// Numbers in the order in which their handshakes began, with that time.
     order: VecDeque<(Nanos, u32)>,
     pending: Ports,
@@ -57,6 +61,7 @@ impl<'a> Tracker<'a> {
             is_service,
             flows: HashMap::new(),
             tuples: HashMap::new(),
+            beyond: HashMap::new(),
             order: VecDeque::new(),
             pending: Ports::default(),
             kept: Vec::new(),
@@ -114,15 +119,12 @@ impl<'a> Tracker<'a> {
         match seen.kind {
             PacketKind::Syn => self.syn(seen),
             PacketKind::SynAck => self.syn_ack(seen),
-            PacketKind::Reset => self.add(seen.sequence, seen),
+            PacketKind::Reset => self.add(self.number_of(seen.sequence), seen),
             PacketKind::ResetAck => {
                 // A closed port acknowledges the SYN; a program that aborts goes on where it was.
-                let number = if self.flows.contains_key(&seen.acknowledgement) {
-                    seen.acknowledgement
-                } else {
-                    seen.sequence
-                };
-                self.add(number, seen);
+                let number = self.number_of(seen.acknowledgement);
+                let refused = self.flows.contains_key(&number);
+                self.add(if refused { number } else { self.number_of(seen.sequence) }, seen);
             }
             PacketKind::Ack => self.ack(seen),
             PacketKind::Unreachable { .. } => self.unreachable(seen),
@@ -176,11 +178,31 @@ impl<'a> Tracker<'a> {
     }
 
     fn syn_ack(&mut self, seen: Seen) {
-        if self.flows.contains_key(&seen.acknowledgement) {
-            self.add(seen.acknowledgement, seen);
+        let number = self.number_of(seen.acknowledgement);
+        if self.flows.contains_key(&number) {
+            self.add(number, seen);
+        } else if let Some(number) = self.with_data(&seen) {
+            self.beyond.insert(seen.acknowledgement, number);
+            if let Some(flow) = self.flows.get_mut(&number) {
+                flow.beyond = Some(seen.acknowledgement);
+            }
+            self.add(number, seen);
         } else {
             self.open(seen.acknowledgement, seen);
         }
+    }
+
+    /// The handshake that a number of a packet belongs to, if it belongs to any.
+    fn number_of(&self, number: u32) -> u32 {
+        self.beyond.get(&number).copied().unwrap_or(number)
+    }
+
+    /// The handshake with the addresses of this SYN-ACK, if data in its SYN explains what is acknowledged.
+    fn with_data(&self, reply: &Seen) -> Option<u32> {
+        let number = *self.tuples.get(&Tuple { local: reply.destination, remote: reply.source })?;
+        let flow = self.flows.get(&number)?;
+        let fits = (1..=MAX_SYN_DATA).contains(&reply.acknowledgement.wrapping_sub(number));
+        (fits && flow.beyond.is_none()).then_some(number)
     }
 
     fn add(&mut self, number: u32, seen: Seen) {
@@ -195,15 +217,16 @@ impl<'a> Tracker<'a> {
     }
 
     fn ack(&mut self, seen: Seen) {
-        let Some(flow) = self.flows.get_mut(&seen.sequence) else { return };
+        let number = self.number_of(seen.sequence);
+        let Some(flow) = self.flows.get_mut(&number) else { return };
         if flow.established || !flow.completes(&seen) {
             return;
         }
         flow.push(seen);
         flow.established = true;
         self.counts.completed += 1;
-        if !self.is_noteworthy(seen.sequence) {
-            self.forget(seen.sequence);
+        if !self.is_noteworthy(number) {
+            self.forget(number);
         }
     }
 
@@ -230,6 +253,9 @@ impl<'a> Tracker<'a> {
 
     fn forget(&mut self, number: u32) -> Option<Flow> {
         let flow = self.flows.remove(&number)?;
+        if let Some(beyond) = &flow.beyond {
+            self.beyond.remove(beyond);
+        }
         for port in &flow.ports {
             self.pending.remove(*port);
         }

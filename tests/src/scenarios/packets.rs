@@ -15,6 +15,7 @@ use super::losses::flood;
 use crate::lab::{Lab, assert_incidents, probe, restore};
 use crate::netns;
 use crate::node::{NODE, POD};
+use crate::offline;
 use crate::process::sysctl;
 use crate::tracer::Tracer;
 use crate::written::{self, Packet, Written};
@@ -58,8 +59,9 @@ pub(super) fn fast_open(lab: &mut Lab) -> Result<()> {
     lab.takes_away(FILE);
     let mut connect = probe(local, remote)?;
     connect.fast_open = true;
-    let (client, _) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
+    let (client, live) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
     timed_out(&client)?;
+    offline::says_the_same(FILE, &live.incidents)?;
     let mut written = written::read(FILE)?;
     let first = first_round(&mut written)?;
     lab.note("packets", &format!("{:#?}", steps(first)));
@@ -149,6 +151,7 @@ fn traced(lab: &mut Lab, addresses: &Addresses, backend: bool) -> Result<Written
         collision.with("/service/backends", serde_json::json!([])).no_backend()
     };
     assert_incidents(&traced, &[expected])?;
+    offline::says_the_same(FILE, &traced.incidents)?;
     Ok(written)
 }
 
