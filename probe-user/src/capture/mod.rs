@@ -134,14 +134,17 @@ pub fn read(input: impl Read, sink: &mut dyn FnMut(Frame<'_>)) -> Result<Account
 }
 
 /// [`read`] for a stream that is decompressed and comes in pieces.
-pub fn read_pieces(input: impl Pieces, sink: &mut dyn FnMut(Frame<'_>)) -> Result<Account, CaptureError> {
+pub fn read_pieces<F: FnMut(Frame<'_>) + ?Sized>(
+    input: impl Pieces,
+    sink: &mut F,
+) -> Result<Account, CaptureError> {
     let mut window = Window::new(input);
     let first = window.want(4)?.first_chunk::<4>().copied();
     let format = first.and_then(|first| recognise(&first));
     let mut account = Account::default();
     match format {
         Some(Format::Pcap) => pcap::read(&mut window, &mut account, sink),
-        Some(Format::Pcapng) => pcapng::read(&mut window, &mut account, sink),
+        Some(Format::Pcapng) => pcapng::read(&mut window, &mut account, &mut |frame| sink(frame)),
         None => {
             let first = window.want(4)?;
             let shown: Vec<String> = first.iter().take(4).map(|byte| format!("{byte:02x}")).collect();

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 /// How much is read at a time.
-const PIECE: usize = 1 << 18;
+const PIECE: usize = 1 << 17;
 /// Free space before the bytes of a piece, for what is left of the piece before.
 pub const HEADROOM: usize = 1 << 14;
 /// The largest piece that may be asked for. Nothing that was captured comes near it.
@@ -59,6 +59,11 @@ impl<S: Pieces> Window<S> {
     /// Where the window begins, bytes from the beginning of the stream.
     pub(super) const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// What is there without asking for more.
+    pub(super) fn at_hand(&self) -> &[u8] {
+        self.piece.get(self.start..).unwrap_or_default()
     }
 
     /// At least `count` bytes, or all that are left.

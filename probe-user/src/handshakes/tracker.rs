@@ -1,6 +1,8 @@
 //! Follows the handshakes of one input. Memory is bounded by the handshakes that are open, not by the input's length.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::flow::Flow;
 use super::{PacketKind, Seen, Sight, relative};
@@ -51,6 +53,8 @@ pub struct Tracker<'a> {
     unanswered: VecDeque<Flow>,
     counts: Counts,
     last: Nanos,
+    earliest: Nanos,
+    latest: Nanos,
 }
 
 impl<'a> Tracker<'a> {
@@ -68,6 +72,8 @@ impl<'a> Tracker<'a> {
             unanswered: VecDeque::new(),
             counts: Counts::default(),
             last: 0,
+            earliest: Nanos::MAX,
+            latest: Nanos::MIN,
         }
     }
 
@@ -104,10 +110,11 @@ impl<'a> Tracker<'a> {
         self.seen(Seen::new(self.input, sight, packet).map(relative::told_apart));
     }
 
+    #[inline]
     fn note_time(&mut self, at: Nanos) {
         self.last = at;
-        let (first, last) = self.counts.span.unwrap_or((at, at));
-        self.counts.span = Some((first.min(at), last.max(at)));
+        self.earliest = self.earliest.min(at);
+        self.latest = self.latest.max(at);
     }
 
     fn packet(&mut self, sight: Sight, packet: &Decoded) {
@@ -322,6 +329,7 @@ impl<'a> Tracker<'a> {
             self.conclude(number);
         }
         self.kept.extend(self.unanswered);
+        self.counts.span = (self.earliest <= self.latest).then_some((self.earliest, self.latest));
         (self.kept, self.counts)
     }
 
@@ -338,35 +346,39 @@ fn tuple_of_syn(seen: &Seen) -> Tuple {
 /// Local ports of open handshakes: one bit each, so that a packet of no interest costs one look.
 struct Ports {
     bits: Vec<u64>,
-    counts: HashMap<u16, u32>,
+    /// Handshakes per port.
+    counts: Vec<u32>,
 }
 
 impl Default for Ports {
     fn default() -> Self {
-        Self { bits: vec![0; 1024], counts: HashMap::new() }
+        Self { bits: vec![0; 1 << 10], counts: vec![0; 1 << 16] }
     }
 }
 
 impl Ports {
+    #[inline]
     fn has(&self, port: u16) -> bool {
         self.bits.get(usize::from(port >> 6)).is_some_and(|word| word >> (port & 63) & 1 == 1)
     }
 
     fn add(&mut self, port: u16) {
-        *self.counts.entry(port).or_default() += 1;
-        if let Some(word) = self.bits.get_mut(usize::from(port >> 6)) {
+        if let (Some(count), Some(word)) = self.of(port) {
+            *count += 1;
             *word |= 1 << (port & 63);
         }
     }
 
     fn remove(&mut self, port: u16) {
-        let Some(count) = self.counts.get_mut(&port) else { return };
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.counts.remove(&port);
-            if let Some(word) = self.bits.get_mut(usize::from(port >> 6)) {
+        if let (Some(count), Some(word)) = self.of(port) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
                 *word &= !(1 << (port & 63));
             }
         }
+    }
+
+    fn of(&mut self, port: u16) -> (Option<&mut u32>, Option<&mut u64>) {
+        (self.counts.get_mut(usize::from(port)), self.bits.get_mut(usize::from(port >> 6)))
     }
 }
