@@ -3,4 +3,5 @@
 mod make;
 mod rows;
 mod several;
+mod traffic;
 mod verdicts;

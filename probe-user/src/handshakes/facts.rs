@@ -102,7 +102,9 @@ impl Explainer<'_> {
             return self.delayed(tuple);
         }
         let cause = self.cause(covered);
-        let unanswered = self.own_resets(tuple).is_empty() && self.reply_ignored(tuple).is_none();
+        // A server that repeats its old reply lost nothing but packets: a hijack makes it forget the connection.
+        let anew = self.reply_ignored(tuple).is_some_and(|(_, anew)| anew);
+        let unanswered = self.own_resets(tuple).is_empty() && !anew;
         if cause.is_none() && (unanswered || *covered == Covered::No) {
             return None;
         }
@@ -153,8 +155,11 @@ impl Explainer<'_> {
         let (clients, servers) = (self.connect.clients(), self.connect.servers());
         let number = self.connect.number;
         let acked: Vec<&Seen> = self.connect.of(PacketKind::ResetAck).collect();
-        if acked.iter().any(|rst| rst.acknowledgement == number && servers.contains(&rst.source)) {
-            return Some(ResetCause::ClosedPort);
+        let by_server =
+            acked.iter().find(|rst| rst.acknowledgement == number && servers.contains(&rst.source));
+        if let Some(rst) = by_server {
+            let had_answered = self.connect.is_after_reply(rst);
+            return Some(if had_answered { ResetCause::AbortedByServer } else { ResetCause::ClosedPort });
         }
         if acked.iter().any(|rst| rst.sequence == number && clients.contains(&rst.source)) {
             return Some(ResetCause::Aborted);
@@ -171,7 +176,11 @@ impl Explainer<'_> {
         if !tried_again && reply.saturating_sub(begin) >= LATE_NS {
             return Some(ResetCause::LateReply);
         }
-        (*covered == Covered::No).then_some(ResetCause::Unexplained)
+        match covered {
+            Covered::No => Some(ResetCause::Unexplained),
+            Covered::Unknown if !tried_again => Some(ResetCause::Dropped),
+            _ => None,
+        }
     }
 
     /// A completed handshake that took a second SYN, to a service: what a reused port costs.
@@ -284,7 +293,11 @@ impl Explainer<'_> {
         let refused = self
             .connect
             .of(PacketKind::ResetAck)
-            .find(|rst| rst.acknowledgement == number && servers.contains(&rst.source))
+            .find(|rst| {
+                rst.acknowledgement == number
+                    && servers.contains(&rst.source)
+                    && !self.connect.is_after_reply(rst)
+            })
             .copied();
         if let Some(rst) = refused {
             let source = self.source(&rst);
@@ -315,9 +328,9 @@ impl Explainer<'_> {
         let number = self.connect.number;
         // A client that aborts had its reply; in SYN_SENT it sends no RST (tcp_need_reset, net/ipv4/tcp.c).
         let completes = |seen: &&Seen| {
-            clients.contains(&seen.source)
-                && (seen.kind == PacketKind::Ack
-                    || (seen.kind == PacketKind::ResetAck && seen.sequence == number))
+            let by_client = seen.kind == PacketKind::Ack
+                || (seen.kind == PacketKind::ResetAck && seen.sequence == number);
+            (clients.contains(&seen.source) && by_client) || self.connect.is_after_reply(seen)
         };
         if let Some(seen) = self.connect.seen.iter().find(completes).copied() {
             let source = self.source(&seen);

@@ -40,6 +40,8 @@ pub struct Tracker<'a> {
     is_service: &'a (dyn Fn(Tuple) -> bool + Sync),
     flows: HashMap<u32, Flow>,
     tuples: HashMap<Tuple, u32>,
+    /// Numbers of handshakes whose SYN carried data, by the number that follows that data.
+    beyond: HashMap<u32, u32>,
     /// Numbers in the order in which their handshakes began, with that time.
     order: VecDeque<(Nanos, u32)>,
     pending: Ports,
@@ -57,6 +59,7 @@ impl<'a> Tracker<'a> {
             is_service,
             flows: HashMap::new(),
             tuples: HashMap::new(),
+            beyond: HashMap::new(),
             order: VecDeque::new(),
             pending: Ports::default(),
             kept: Vec::new(),
@@ -106,7 +109,38 @@ impl<'a> Tracker<'a> {
     }
 
     fn packet(&mut self, sight: Sight, packet: &Decoded) {
-        self.seen(Seen::new(self.input, sight, packet));
+        let seen = Seen::new(self.input, sight, packet).map(|seen| self.without_data(seen));
+        self.seen(seen);
+        if let (Decoded::Tcp(segment), Some(Seen { kind: PacketKind::Syn, sequence, .. })) = (packet, seen) {
+            self.note_data(sequence.wrapping_add(1), segment.payload.unwrap_or_default());
+        }
+    }
+
+    /// A SYN may carry data (TCP Fast Open, RFC 7413). What answers it, and what follows, then counts that data in.
+    fn note_data(&mut self, number: u32, length: u32) {
+        if let Some(flow) = self.flows.get_mut(&number).filter(|flow| length > 0 && flow.beyond.is_none()) {
+            let beyond = number.wrapping_add(length);
+            flow.beyond = Some(beyond);
+            self.beyond.insert(beyond, number);
+        }
+    }
+
+    /// The data of a SYN counted out again: a handshake has one number.
+    fn without_data(&self, seen: Seen) -> Seen {
+        let number = |number: u32| match self.beyond.get(&number) {
+            Some(known) if !self.flows.contains_key(&number) => *known,
+            _ => number,
+        };
+        match seen.kind {
+            PacketKind::SynAck => Seen { acknowledgement: number(seen.acknowledgement), ..seen },
+            PacketKind::ResetAck => Seen {
+                sequence: number(seen.sequence),
+                acknowledgement: number(seen.acknowledgement),
+                ..seen
+            },
+            PacketKind::Reset | PacketKind::Ack => Seen { sequence: number(seen.sequence), ..seen },
+            PacketKind::Syn | PacketKind::Unreachable { .. } => seen,
+        }
     }
 
     fn seen(&mut self, seen: Option<Seen>) {
@@ -230,6 +264,9 @@ impl<'a> Tracker<'a> {
 
     fn forget(&mut self, number: u32) -> Option<Flow> {
         let flow = self.flows.remove(&number)?;
+        if let Some(beyond) = flow.beyond {
+            self.beyond.remove(&beyond);
+        }
         for port in &flow.ports {
             self.pending.remove(*port);
         }

@@ -66,7 +66,8 @@ pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
     let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
     let number = |n: usize| numbers.get(n).map_or(0, |text| text.parse().unwrap());
     let (source, destination) = (address(source), address(destination));
-    let flags = match *flags {
+    let (flags, payload) = flags.split_once('+').unwrap_or((flags, "0"));
+    let flags = match flags {
         "SYN" => Flags::SYN,
         "SYN-ACK" => Flags::SYN | Flags::ACK,
         "RST" => Flags::RST,
@@ -92,7 +93,7 @@ pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
         acknowledgement: number(1),
         flags: Flags(flags),
         window: None,
-        payload: Some(0),
+        payload: Some(payload.parse().unwrap()),
         ip_id: None,
         timestamp: None,
         depth: 0,
