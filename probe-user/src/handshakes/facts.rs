@@ -207,12 +207,18 @@ impl Explainer<'_> {
             self.connect.of(PacketKind::Syn).filter(|syn| tuple_of(syn) == tuple).copied().collect();
         syns.sort_by_key(|syn| (syn.at, syn.number));
         let mut latest: Vec<((u32, u32), Nanos)> = Vec::new();
+        let first = syns.first().copied();
         for syn in syns {
             let place = (syn.input, syn.place);
             let source = self.source(&syn);
             if !places.contains(&place) {
                 places.push(place);
                 latest.push((place, syn.at));
+                if first.is_some_and(|first| syn.is_after(&first)) {
+                    // This input goes on where another one ends.
+                    self.tell(syn.at, &source, Fact::SynRetransmitted { tuple, netns: None, socket: None });
+                    continue;
+                }
                 let service = service.cloned();
                 let fact = Fact::ConnectBegan { tuple, netns: None, isn, socket: None, owner: None, service };
                 self.tell(syn.at, &source, fact);

@@ -11,8 +11,13 @@ use crate::observation::{Nanos, Tuple};
 const MAX_OPEN: usize = 131_072;
 /// Handshakes that are kept for a closer look; beyond it they are counted.
 const MAX_KEPT: usize = 32_768;
-/// Connects that nobody answered, which are worth a look only if another input knows more.
-const MAX_UNANSWERED: usize = 8192;
+/// Of those that nothing is wrong with but that nobody answered, or that came about unseen, the latest: they are worth a
+/// look only if another input knows more.
+const MAX_UNEVENTFUL: usize = 8192;
+/// A RST follows its SYN-ACK within this: at the beginning of an input it may be about one in the input before.
+const HEAD_NS: Nanos = 100_000_000;
+/// Handshakes of which an input has only such a RST.
+const MAX_HEADLESS: usize = 1024;
 /// A handshake of which nothing was seen for so long is over: a SYN_SENT socket lives about 130 s.
 const IDLE_NS: Nanos = 150_000_000_000;
 
@@ -46,7 +51,10 @@ pub struct Tracker<'a> {
     order: VecDeque<(Nanos, u32)>,
     pending: Ports,
     kept: Vec<Flow>,
-    unanswered: VecDeque<Flow>,
+    /// Closed ports and aborts: not to be in the way of what may be a collision.
+    refused: Vec<Flow>,
+    uneventful: VecDeque<Flow>,
+    headless: usize,
     counts: Counts,
     last: Nanos,
 }
@@ -63,7 +71,9 @@ impl<'a> Tracker<'a> {
             order: VecDeque::new(),
             pending: Ports::default(),
             kept: Vec::new(),
-            unanswered: VecDeque::new(),
+            refused: Vec::new(),
+            uneventful: VecDeque::new(),
+            headless: 0,
             counts: Counts::default(),
             last: 0,
         }
@@ -148,7 +158,7 @@ impl<'a> Tracker<'a> {
         match seen.kind {
             PacketKind::Syn => self.syn(seen),
             PacketKind::SynAck => self.syn_ack(seen),
-            PacketKind::Reset => self.add(seen.sequence, seen),
+            PacketKind::Reset => self.reset(seen),
             PacketKind::ResetAck => {
                 // A closed port acknowledges the SYN; a program that aborts goes on where it was.
                 let number = if self.flows.contains_key(&seen.acknowledgement) {
@@ -228,6 +238,22 @@ impl<'a> Tracker<'a> {
         }
     }
 
+    /// The SYN-ACK that it answers may be in another input, at whose end this one begins.
+    fn reset(&mut self, seen: Seen) {
+        let number = seen.sequence;
+        let begin = self.counts.span.map_or(seen.at, |(first, _)| first);
+        if !self.flows.contains_key(&number)
+            && seen.at.saturating_sub(begin) <= HEAD_NS
+            && self.headless < MAX_HEADLESS
+        {
+            self.headless += 1;
+            self.order.push_back((seen.at, number));
+            self.flows.insert(number, Flow::new(number, seen));
+            return;
+        }
+        self.add(number, seen);
+    }
+
     fn ack(&mut self, seen: Seen) {
         let Some(flow) = self.flows.get_mut(&seen.sequence) else { return };
         if flow.established || !flow.completes(&seen) {
@@ -290,14 +316,19 @@ impl<'a> Tracker<'a> {
         if flow.established && !noteworthy {
             return;
         }
-        let unanswered = !noteworthy && flow.seen.iter().all(|seen| seen.kind == PacketKind::Syn);
-        if unanswered {
-            self.unanswered.push_back(flow);
-            if self.unanswered.len() > MAX_UNANSWERED {
-                self.unanswered.pop_front();
+        let refused = flow.has(PacketKind::ResetAck);
+        let broken =
+            refused || flow.seen.iter().any(|seen| matches!(seen.kind, PacketKind::Unreachable { .. }));
+        if !noteworthy && !broken {
+            self.uneventful.push_back(flow);
+            if self.uneventful.len() > MAX_UNEVENTFUL {
+                self.uneventful.pop_front();
             }
-        } else if self.kept.len() < MAX_KEPT {
-            self.kept.push(flow);
+            return;
+        }
+        let kept = if refused && !noteworthy { &mut self.refused } else { &mut self.kept };
+        if kept.len() < MAX_KEPT {
+            kept.push(flow);
         } else {
             self.counts.forgotten += 1;
         }
@@ -332,8 +363,14 @@ impl<'a> Tracker<'a> {
         for (_, number) in open {
             self.conclude(number);
         }
-        self.kept.extend(self.unanswered);
+        self.kept.extend(self.refused);
+        self.kept.extend(self.uneventful);
         (self.kept, self.counts)
+    }
+
+    /// Number of its input.
+    pub(super) const fn input(&self) -> u32 {
+        self.input
     }
 
     /// What was counted so far.

@@ -16,7 +16,7 @@ pub(super) const START: Nanos = 1_663_268_942_533_940_000;
 pub(super) const MS: Nanos = 1_000_000;
 
 /// One input: its name, how far its clock is ahead in milliseconds, and its packets as
-/// `milliseconds interface source > destination FLAGS sequence acknowledgement`.
+/// `milliseconds interface source > destination FLAGS sequence acknowledgement TSval`.
 pub(super) struct Input<'a>(pub(super) &'a str, pub(super) Nanos, pub(super) &'a str);
 
 pub(super) fn table(text: &str) -> FromInput<(crate::ipvs::table::ServiceTable, Option<String>)> {
@@ -95,7 +95,7 @@ pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
         window: None,
         payload: Some(payload.parse().unwrap()),
         ip_id: None,
-        timestamp: None,
+        timestamp: numbers.get(2).map(|text| text.parse().unwrap()),
         depth: 0,
     };
     (ms.parse().unwrap(), place.parse().unwrap(), Decoded::Tcp(segment))
