@@ -53,12 +53,16 @@ pub enum ResetCause {
     ClosedPort,
     /// The client itself aborted the connection (SO_LINGER with a time of 0, or closed with data unread).
     Aborted,
+    /// The server aborted the connection after it had answered.
+    AbortedByServer,
     /// The reply came from an address that the client never connected to: address translation was not undone.
     NoReverseNat(SocketAddr),
     /// The reply came when the client had given up.
     LateReply,
     /// The client's side rejected the reply, and its source port is no service.
     Unexplained,
+    /// The client's side rejected the reply and did not try again; whether its source port is a service is not known.
+    Dropped,
 }
 
 /// What an observation says. A field that the source does not know is `None`.

@@ -3,4 +3,6 @@
 mod make;
 mod rows;
 mod several;
+mod split;
+mod traffic;
 mod verdicts;

@@ -1,6 +1,5 @@
 //! From a judged case to the incident of the contract.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +13,8 @@ use super::time::{millis_between, rfc3339};
 use crate::ipvs::table::{Service, ServiceId};
 use crate::observation::{Fact, Nanos, Owner};
 
+/// A SYN is not sent again sooner than 200 ms after the one before (TCP_RTO_MIN).
+const ONE_RETRANSMIT_NS: Nanos = 150_000_000;
 /// Name and version of the format.
 pub(super) const INCIDENT_SCHEMA: &str = "portclash.incident/v1";
 
@@ -68,16 +69,20 @@ pub(super) fn incident(
     }
 }
 
-/// Several sources see the same retransmit: the one that saw most of them counts.
+/// Several sources see the same retransmit, and each may lack some: those that are closer together than a SYN can be sent
+/// again are one.
 fn syn_retransmits(case: &Case<'_>) -> u32 {
-    let mut by_source: BTreeMap<&str, u32> = BTreeMap::new();
-    for fact in &case.facts {
-        if matches!(fact.fact, Fact::SynRetransmitted { .. }) {
-            let count = by_source.entry(&fact.source).or_default();
-            *count = count.saturating_add(1);
+    let again = case.facts.iter().filter(|fact| matches!(fact.fact, Fact::SynRetransmitted { .. }));
+    let mut times: Vec<Nanos> = again.map(|fact| fact.at).collect();
+    times.sort_unstable();
+    let (mut count, mut latest) = (0_u32, None);
+    for at in times {
+        if latest.is_none_or(|latest: Nanos| at.saturating_sub(latest) > ONE_RETRANSMIT_NS) {
+            count = count.saturating_add(1);
+            latest = Some(at);
         }
     }
-    by_source.into_values().max().unwrap_or(0)
+    count
 }
 
 fn hijack(case: &Case<'_>) -> Option<Hijack> {

@@ -180,6 +180,10 @@ fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
             "{local} itself aborted the connection after the server's reply (RST with ACK): its program asked for that, by \
              SO_LINGER or by closing with data unread"
         ),
+        ResetCause::AbortedByServer => format!(
+            "{remote} aborted the connection right after its own reply (RST with ACK): its program accepted it and dropped it, or \
+             could not take more"
+        ),
         ResetCause::NoReverseNat(by) => format!(
             "the reply came from {by}, but the SYN had gone to {remote}: address translation was not undone on the way back, so \
              {local} rejected it"
@@ -190,6 +194,10 @@ fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
         ResetCause::Unexplained => {
             format!("{local} rejected the reply of {remote}; its port is no service of the IPVS table")
         }
+        ResetCause::Dropped => format!(
+            "{local} rejected the reply of {remote} and did not send its SYN again: a scan or a health check that opens nothing, a \
+             client that gave up, or a hijack of a client without patience. The IPVS table of its node tells"
+        ),
     }
 }
 

@@ -240,8 +240,11 @@ impl<'a> Case<'a> {
         });
         let (at, cause) = causes.min()?;
         let confidence = match cause {
-            ResetCause::LateReply | ResetCause::Unexplained => Confidence::Possible,
-            ResetCause::ClosedPort | ResetCause::Aborted | ResetCause::NoReverseNat(_) => Confidence::Likely,
+            ResetCause::LateReply | ResetCause::Unexplained | ResetCause::Dropped => Confidence::Possible,
+            ResetCause::ClosedPort
+            | ResetCause::Aborted
+            | ResetCause::AbortedByServer
+            | ResetCause::NoReverseNat(_) => Confidence::Likely,
         };
         Some(Judgement {
             verdict: Verdict::OtherReset,

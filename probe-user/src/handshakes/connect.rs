@@ -90,6 +90,18 @@ impl Connect {
         self.distinct(|_| true)
     }
 
+    /// Whether this is the RST with ACK of a server that goes on from its own SYN-ACK. A closed port has sent none, and
+    /// its RST counts from 0 (RFC 9293, section 3.10.7.1).
+    pub(super) fn is_after_reply(&self, rst: &Seen) -> bool {
+        rst.kind == PacketKind::ResetAck
+            && self.of(PacketKind::SynAck).any(|reply| {
+                reply.source == rst.source
+                    && reply.at <= rst.at
+                    && reply.sequence.wrapping_add(1) == rst.sequence
+                    && reply.acknowledgement == rst.acknowledgement
+            })
+    }
+
     /// Time of its last packet.
     pub fn last(&self) -> Nanos {
         self.seen.last().map_or(0, |seen| seen.at)

@@ -102,7 +102,9 @@ impl Explainer<'_> {
             return self.delayed(tuple);
         }
         let cause = self.cause(covered);
-        let unanswered = self.own_resets(tuple).is_empty() && self.reply_ignored(tuple).is_none();
+        // A server that repeats its old reply lost nothing but packets: a hijack makes it forget the connection.
+        let anew = self.reply_ignored(tuple).is_some_and(|(_, anew)| anew);
+        let unanswered = self.own_resets(tuple).is_empty() && !anew;
         if cause.is_none() && (unanswered || *covered == Covered::No) {
             return None;
         }
@@ -152,8 +154,11 @@ impl Explainer<'_> {
     fn cause(&self, covered: &Covered) -> Option<ResetCause> {
         let (clients, servers) = (self.connect.clients(), self.connect.servers());
         let acked: Vec<&Seen> = self.connect.of(PacketKind::ResetAck).collect();
-        if acked.iter().any(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source)) {
-            return Some(ResetCause::ClosedPort);
+        let by_server =
+            acked.iter().find(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source));
+        if let Some(rst) = by_server {
+            let had_answered = self.connect.is_after_reply(rst);
+            return Some(if had_answered { ResetCause::AbortedByServer } else { ResetCause::ClosedPort });
         }
         if acked.iter().any(|rst| self.answers_syn(rst.sequence) && clients.contains(&rst.source)) {
             return Some(ResetCause::Aborted);
@@ -170,7 +175,11 @@ impl Explainer<'_> {
         if !tried_again && reply.saturating_sub(begin) >= LATE_NS {
             return Some(ResetCause::LateReply);
         }
-        (*covered == Covered::No).then_some(ResetCause::Unexplained)
+        match covered {
+            Covered::No => Some(ResetCause::Unexplained),
+            Covered::Unknown if !tried_again => Some(ResetCause::Dropped),
+            _ => None,
+        }
     }
 
     /// A completed handshake that took a second SYN, to a service: what a reused port costs.
@@ -197,12 +206,18 @@ impl Explainer<'_> {
             self.connect.of(PacketKind::Syn).filter(|syn| tuple_of(syn) == tuple).copied().collect();
         syns.sort_by_key(|syn| (syn.at, syn.number));
         let mut latest: Vec<((u32, u32), Nanos)> = Vec::new();
+        let first = syns.first().copied();
         for syn in syns {
             let place = (syn.input, syn.place);
             let source = self.source(&syn);
             if !places.contains(&place) {
                 places.push(place);
                 latest.push((place, syn.at));
+                if first.is_some_and(|first| syn.is_after(&first)) {
+                    // This input goes on where another one ends.
+                    self.tell(syn.at, &source, Fact::SynRetransmitted { tuple, netns: None, socket: None });
+                    continue;
+                }
                 let service = service.cloned();
                 let fact = Fact::ConnectBegan { tuple, netns: None, isn, socket: None, owner: None, service };
                 self.tell(syn.at, &source, fact);
@@ -283,7 +298,11 @@ impl Explainer<'_> {
         let refused = self
             .connect
             .of(PacketKind::ResetAck)
-            .find(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source))
+            .find(|rst| {
+                self.answers_syn(rst.acknowledgement)
+                    && servers.contains(&rst.source)
+                    && !self.connect.is_after_reply(rst)
+            })
             .copied();
         if let Some(rst) = refused {
             let source = self.source(&rst);
@@ -310,8 +329,7 @@ impl Explainer<'_> {
 
     /// Whether a number is what comes after the SYN, and after the data in it (TCP Fast Open).
     fn answers_syn(&self, number: u32) -> bool {
-        number == self.connect.number
-            || self.connect.of(PacketKind::SynAck).any(|reply| reply.acknowledgement == number)
+        number.wrapping_sub(self.connect.number) <= super::MAX_SYN_DATA
     }
 
     /// How it went on: completed, or silent although the input goes on.
@@ -319,9 +337,9 @@ impl Explainer<'_> {
         let clients = self.connect.clients();
         // A client that aborts had its reply; in SYN_SENT it sends no RST (tcp_need_reset, net/ipv4/tcp.c).
         let completes = |seen: &&Seen| {
-            clients.contains(&seen.source)
-                && (seen.kind == PacketKind::Ack
-                    || (seen.kind == PacketKind::ResetAck && self.answers_syn(seen.sequence)))
+            let by_client = seen.kind == PacketKind::Ack
+                || (seen.kind == PacketKind::ResetAck && self.answers_syn(seen.sequence));
+            (clients.contains(&seen.source) && by_client) || self.connect.is_after_reply(seen)
         };
         if let Some(seen) = self.connect.seen.iter().find(completes).copied() {
             let source = self.source(&seen);

@@ -83,10 +83,14 @@ impl Flow {
         self.seen.iter().any(|seen| seen.kind != PacketKind::Syn || same(seen) || near(seen))
     }
 
-    /// Whether a plain ACK with this number completes the handshake: it acknowledges a SYN-ACK.
+    /// Whether a plain ACK with this number completes the handshake: it acknowledges a SYN-ACK. Where only the client's
+    /// direction was captured, it comes from where the SYN came from: without a reply it would not have been sent.
     pub(super) fn completes(&self, ack: &Seen) -> bool {
-        self.seen.iter().any(|seen| {
-            seen.kind == PacketKind::SynAck && seen.sequence.wrapping_add(1) == ack.acknowledgement
+        let same = |seen: &Seen| (seen.source, seen.destination) == (ack.source, ack.destination);
+        self.seen.iter().any(|seen| match seen.kind {
+            PacketKind::SynAck => seen.sequence.wrapping_add(1) == ack.acknowledgement,
+            PacketKind::Syn => same(seen) && !self.has(PacketKind::SynAck),
+            _ => false,
         })
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::PacketKind;
 use super::connect::Connect;
 use super::flow::Flow;
-use super::{PacketKind, Seen};
 use crate::observation::Nanos;
 
 /// Clocks that differ by less agree: the packets themselves take that long.
 const SAME_CLOCK_NS: Nanos = 5_000_000;
+/// A SYN is not sent again after this (tcp_syn_retries of 6: 127 s).
+const SYN_SENT_NS: Nanos = 130_000_000_000;
 
 /// By how much the clock of one input differs from that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +42,9 @@ pub struct Joined {
 }
 
 /// Joins the flows of all inputs.
-pub(super) fn join_flows(flows: Vec<Flow>) -> Joined {
+fn join_flows(flows: Vec<Flow>, spans: &BTreeMap<u32, Span>) -> Joined {
     let groups = group(flows);
-    let clocks = clocks(&groups);
+    let clocks = clocks(&groups, spans);
     let shift: BTreeMap<u32, Nanos> =
         clocks.iter().filter(|clock| !clock.agrees()).map(|clock| (clock.input, clock.ahead_ns)).collect();
     let mut connects: Vec<Connect> = groups.into_iter().map(|group| Connect::new(group, &shift)).collect();
@@ -52,8 +54,12 @@ pub(super) fn join_flows(flows: Vec<Flow>) -> Joined {
 
 /// Joins what the trackers of all inputs kept.
 pub fn join(trackers: Vec<super::Tracker<'_>>) -> (Joined, Vec<super::Counts>) {
-    let (flows, counts): (Vec<_>, Vec<_>) = trackers.into_iter().map(super::Tracker::into_parts).unzip();
-    (join_flows(flows.into_iter().flatten().collect()), counts)
+    let inputs: Vec<u32> = trackers.iter().map(super::Tracker::input).collect();
+    let (flows, counts): (Vec<_>, Vec<super::Counts>) =
+        trackers.into_iter().map(super::Tracker::into_parts).unzip();
+    let spans = inputs.into_iter().zip(&counts).filter_map(|(input, counts)| Some((input, counts.span?)));
+    let spans = spans.collect();
+    (join_flows(flows.into_iter().flatten().collect(), &spans), counts)
 }
 
 /// Flows with the same number that have something else in common too: 32 bits alone may be chance.
@@ -89,49 +95,85 @@ fn related(one: &Flow, other: &Flow) -> bool {
     !addresses(one).is_disjoint(&addresses(other)) || !replies(one).is_disjoint(&replies(other))
 }
 
-/// What makes two sights the same packet, whatever translations did to its addresses.
-type Packet = (PacketKind, u32, u32, usize);
+/// What makes two sights the same packet, or the same packet sent again, whatever translations did to its addresses.
+type Packet = (PacketKind, u32, u32);
 
-/// The packets of a flow as one input shows them: its n-th with the same numbers is the n-th of any other input.
-fn packets(flow: &Flow) -> BTreeMap<Packet, Nanos> {
-    let mut times: BTreeMap<(PacketKind, u32, u32), Vec<&Seen>> = BTreeMap::new();
+/// A packet of a flow, without copies: when it was seen, and its TSval.
+type Sighted = (Nanos, Option<u32>);
+
+/// The packets of a flow as one input shows them, in the order of time.
+fn packets(flow: &Flow) -> BTreeMap<Packet, Vec<Sighted>> {
+    let mut packets: BTreeMap<Packet, Vec<Sighted>> = BTreeMap::new();
     for seen in &flow.seen {
         if matches!(seen.kind, PacketKind::Syn | PacketKind::SynAck) {
-            let all = times.entry((seen.kind, seen.sequence, seen.acknowledgement)).or_default();
-            if !all.iter().any(|known| known.at.abs_diff(seen.at) <= super::COPY_NS.unsigned_abs()) {
-                all.push(seen);
+            let all = packets.entry((seen.kind, seen.sequence, seen.acknowledgement)).or_default();
+            if !all.iter().any(|(known, _)| known.abs_diff(seen.at) <= super::COPY_NS.unsigned_abs()) {
+                all.push((seen.at, seen.timestamp));
             }
         }
     }
-    let numbered = times.into_iter().flat_map(|((kind, sequence, acknowledgement), all)| {
-        let packet = move |n: usize| (kind, sequence, acknowledgement, n);
-        all.into_iter().enumerate().map(move |(n, seen)| (packet(n), seen.at))
+    packets.values_mut().for_each(|all| all.sort_unstable());
+    packets
+}
+
+/// How much later the second input has each packet that both have. TSvals tell which those are. Without them, of a packet
+/// that was sent several times, one input may lack the first ones: the alignment is taken in which all differences are the
+/// most alike, and the smallest of those.
+fn differences(earlier: &[Sighted], later: &[Sighted]) -> Vec<Nanos> {
+    if earlier.iter().chain(later).all(|(_, timestamp)| timestamp.is_some()) {
+        let twin = |(at, timestamp): &Sighted| {
+            let found = later.iter().find(|(_, other)| other == timestamp)?;
+            Some(found.0.saturating_sub(*at))
+        };
+        return earlier.iter().filter_map(twin).collect();
+    }
+    let (short, long) = if earlier.len() <= later.len() { (earlier, later) } else { (later, earlier) };
+    let sign = if earlier.len() <= later.len() { 1 } else { -1 };
+    let aligned = long.windows(short.len().max(1)).map(|window| -> Vec<Nanos> {
+        window.iter().zip(short).map(|((one, _), (other, _))| sign * one.saturating_sub(*other)).collect()
     });
-    numbered.collect()
+    let unlike = |differences: &Vec<Nanos>| {
+        let spread = differences.iter().max().zip(differences.iter().min()).map_or(0, |(max, min)| max - min);
+        let size = differences.first().map_or(0, |first| first.unsigned_abs());
+        (spread / super::COPY_NS, size)
+    };
+    aligned.min_by_key(unlike).unwrap_or_default()
+}
+
+/// Time of the first and of the last packet of an input.
+type Span = (Nanos, Nanos);
+
+/// Whether one input may simply go on where the other one ends, as the files of a capture that was split do: then what
+/// both have of a handshake is a SYN that was sent again.
+fn continues(one: Option<&Span>, other: Option<&Span>, ahead: Nanos) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    (one.1 <= other.0 || other.1 <= one.0) && ahead.unsigned_abs() <= SYN_SENT_NS.unsigned_abs()
 }
 
 /// Compares every input with the first one that it shares packets with, directly or through others.
-fn clocks(groups: &[Vec<Flow>]) -> Vec<ClockOffset> {
-    let mut differences: BTreeMap<(u32, u32), [Vec<Nanos>; 2]> = BTreeMap::new();
+fn clocks(groups: &[Vec<Flow>], spans: &BTreeMap<u32, Span>) -> Vec<ClockOffset> {
+    let mut found: BTreeMap<(u32, u32), [Vec<Nanos>; 2]> = BTreeMap::new();
     for group in groups {
         let inputs: BTreeMap<u32, _> =
             group.iter().filter_map(|flow| Some((input(flow)?, packets(flow)))).collect();
         for (one, earlier) in &inputs {
             for (other, later) in inputs.range(one + 1..) {
-                let [forth, back] = differences.entry((*one, *other)).or_default();
-                for (packet, at) in earlier {
-                    let Some(seen) = later.get(packet) else { continue };
+                let [forth, back] = found.entry((*one, *other)).or_default();
+                for (packet, sighted) in earlier {
+                    let Some(again) = later.get(packet) else { continue };
                     let list = if packet.0 == PacketKind::Syn { &mut *forth } else { &mut *back };
-                    list.push(seen.saturating_sub(*at));
+                    list.extend(differences(sighted, again));
                 }
             }
         }
     }
-    let measured: BTreeMap<(u32, u32), (Nanos, usize)> = differences
+    let measured: BTreeMap<(u32, u32), (Nanos, usize)> = found
         .into_iter()
         .filter_map(|(pair, [forth, back])| {
-            let count = forth.len() + back.len();
-            Some((pair, (offset(forth, back)?, count)))
+            let (count, only_syns) = (forth.len() + back.len(), back.is_empty());
+            let ahead = offset(forth, back)?;
+            let goes_on = only_syns && continues(spans.get(&pair.0), spans.get(&pair.1), ahead);
+            (!goes_on).then_some((pair, (ahead, count)))
         })
         .collect();
     spread(&measured)

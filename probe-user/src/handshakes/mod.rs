@@ -9,6 +9,7 @@ mod coverage;
 mod facts;
 mod flow;
 mod join;
+mod ports;
 mod relative;
 mod tracker;
 
@@ -44,6 +45,8 @@ pub struct Seen {
     pub sequence: u32,
     /// Acknowledgement number; means something only for packets that have one.
     pub acknowledgement: u32,
+    /// TSval of the timestamp option (RFC 7323), if it was captured: a packet that is sent again has another one.
+    pub timestamp: Option<u32>,
     /// Its listing counts sequence numbers from the beginning of the connection; see [`Connect::as_listed`].
     pub relative: bool,
 }
@@ -84,6 +87,11 @@ pub struct Sight {
 /// Two copies of one packet on several devices of one machine are no further apart than this. A SYN is sent again after
 /// 200 ms at the earliest (TCP_RTO_MIN).
 const COPY_NS: Nanos = 50_000_000;
+/// TCP_RTO_MIN: no packet is sent again sooner.
+const RTO_MIN_NS: Nanos = 200_000_000;
+
+/// The most data that a SYN carries (TCP Fast Open, RFC 7413): one segment.
+const MAX_SYN_DATA: u32 = 1460;
 
 impl Seen {
     /// A packet that can be part of a handshake.
@@ -100,6 +108,7 @@ impl Seen {
                 destination: segment.destination,
                 sequence: segment.sequence,
                 acknowledgement: segment.acknowledgement,
+                timestamp: segment.timestamp,
                 relative: false,
             },
             Decoded::Unreachable(icmp) => Self {
@@ -112,10 +121,20 @@ impl Seen {
                 destination: icmp.destination,
                 sequence: icmp.sequence,
                 acknowledgement: 0,
+                timestamp: None,
                 relative: false,
             },
             Decoded::Other => return None,
         })
+    }
+
+    /// This SYN was sent after that one, and is not the same on its way. TSvals tell; without them, the time does.
+    fn is_after(&self, first: &Self) -> bool {
+        let distinct = match (self.timestamp, first.timestamp) {
+            (Some(one), Some(other)) => one != other,
+            _ => true,
+        };
+        distinct && self.at.saturating_sub(first.at) >= RTO_MIN_NS
     }
 
     /// The same packet, seen again on another device or twice on one.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use foldhash::{HashMap, HashMapExt};
 
 use super::flow::Flow;
+use super::ports::Ports;
 use super::{PacketKind, Seen, Sight, relative};
 use crate::capture::{Decoded, Frame, Undecoded, decode, glance};
 use crate::observation::{Nanos, Tuple};
@@ -13,10 +14,13 @@ use crate::observation::{Nanos, Tuple};
 const MAX_OPEN: usize = 131_072;
 /// Handshakes that are kept for a closer look; beyond it they are counted.
 const MAX_KEPT: usize = 32_768;
-/// Connects that nobody answered, which are worth a look only if another input knows more.
-const MAX_UNANSWERED: usize = 8192;
-/// The most data that a SYN carries.
-const MAX_SYN_DATA: u32 = 1460;
+/// Of those that nothing is wrong with but that nobody answered, or that came about unseen, the latest: they are worth a
+/// look only if another input knows more.
+const MAX_UNEVENTFUL: usize = 8192;
+/// A RST follows its SYN-ACK within this: at the beginning of an input it may be about one in the input before.
+const HEAD_NS: Nanos = 100_000_000;
+/// Handshakes of which an input has only such a RST.
+const MAX_HEADLESS: usize = 1024;
 /// A handshake of which nothing was seen for so long is over: a SYN_SENT socket lives about 130 s.
 const IDLE_NS: Nanos = 150_000_000_000;
 
@@ -50,7 +54,10 @@ pub struct Tracker<'a> {
     order: VecDeque<(Nanos, u32)>,
     pending: Ports,
     kept: Vec<Flow>,
-    unanswered: VecDeque<Flow>,
+    /// Closed ports and aborts: not to be in the way of what may be a collision.
+    refused: Vec<Flow>,
+    uneventful: VecDeque<Flow>,
+    headless: usize,
     counts: Counts,
     last: Nanos,
     earliest: Nanos,
@@ -69,7 +76,9 @@ impl<'a> Tracker<'a> {
             order: VecDeque::new(),
             pending: Ports::default(),
             kept: Vec::new(),
-            unanswered: VecDeque::new(),
+            refused: Vec::new(),
+            uneventful: VecDeque::new(),
+            headless: 0,
             counts: Counts::default(),
             last: 0,
             earliest: Nanos::MAX,
@@ -126,12 +135,13 @@ impl<'a> Tracker<'a> {
         match seen.kind {
             PacketKind::Syn => self.syn(seen),
             PacketKind::SynAck => self.syn_ack(seen),
-            PacketKind::Reset => self.add(self.number_of(seen.sequence), seen),
+            PacketKind::Reset => self.reset(seen),
             PacketKind::ResetAck => {
                 // A closed port acknowledges the SYN; a program that aborts goes on where it was.
                 let number = self.number_of(seen.acknowledgement);
-                let refused = self.flows.contains_key(&number);
-                self.add(if refused { number } else { self.number_of(seen.sequence) }, seen);
+                let refused = self.flows.contains_key(&number).then_some(number);
+                let refused = refused.or_else(|| self.with_data(&seen));
+                self.add(refused.unwrap_or_else(|| self.number_of(seen.sequence)), seen);
             }
             PacketKind::Ack => self.ack(seen),
             PacketKind::Unreachable { .. } => self.unreachable(seen),
@@ -208,7 +218,7 @@ impl<'a> Tracker<'a> {
     fn with_data(&self, reply: &Seen) -> Option<u32> {
         let number = *self.tuples.get(&Tuple { local: reply.destination, remote: reply.source })?;
         let flow = self.flows.get(&number)?;
-        let fits = (1..=MAX_SYN_DATA).contains(&reply.acknowledgement.wrapping_sub(number));
+        let fits = (1..=super::MAX_SYN_DATA).contains(&reply.acknowledgement.wrapping_sub(number));
         (fits && flow.beyond.is_none()).then_some(number)
     }
 
@@ -221,6 +231,22 @@ impl<'a> Tracker<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// The SYN-ACK that it answers may be in another input, at whose end this one begins.
+    fn reset(&mut self, seen: Seen) {
+        let number = self.number_of(seen.sequence);
+        let begin = self.earliest.min(seen.at);
+        if !self.flows.contains_key(&number)
+            && seen.at.saturating_sub(begin) <= HEAD_NS
+            && self.headless < MAX_HEADLESS
+        {
+            self.headless += 1;
+            self.order.push_back((seen.at, number));
+            self.flows.insert(number, Flow::new(number, seen));
+            return;
+        }
+        self.add(number, seen);
     }
 
     fn ack(&mut self, seen: Seen) {
@@ -286,14 +312,19 @@ impl<'a> Tracker<'a> {
         if flow.established && !noteworthy {
             return;
         }
-        let unanswered = !noteworthy && flow.seen.iter().all(|seen| seen.kind == PacketKind::Syn);
-        if unanswered {
-            self.unanswered.push_back(flow);
-            if self.unanswered.len() > MAX_UNANSWERED {
-                self.unanswered.pop_front();
+        let refused = flow.has(PacketKind::ResetAck);
+        let broken =
+            refused || flow.seen.iter().any(|seen| matches!(seen.kind, PacketKind::Unreachable { .. }));
+        if !noteworthy && !broken {
+            self.uneventful.push_back(flow);
+            if self.uneventful.len() > MAX_UNEVENTFUL {
+                self.uneventful.pop_front();
             }
-        } else if self.kept.len() < MAX_KEPT {
-            self.kept.push(flow);
+            return;
+        }
+        let kept = if refused && !noteworthy { &mut self.refused } else { &mut self.kept };
+        if kept.len() < MAX_KEPT {
+            kept.push(flow);
         } else {
             self.counts.forgotten += 1;
         }
@@ -328,9 +359,15 @@ impl<'a> Tracker<'a> {
         for (_, number) in open {
             self.conclude(number);
         }
-        self.kept.extend(self.unanswered);
+        self.kept.extend(self.refused);
+        self.kept.extend(self.uneventful);
         self.counts.span = (self.earliest <= self.latest).then_some((self.earliest, self.latest));
         (self.kept, self.counts)
+    }
+
+    /// Number of its input.
+    pub(super) const fn input(&self) -> u32 {
+        self.input
     }
 
     /// What was counted so far.
@@ -341,44 +378,4 @@ impl<'a> Tracker<'a> {
 
 fn tuple_of_syn(seen: &Seen) -> Tuple {
     Tuple { local: seen.source, remote: seen.destination }
-}
-
-/// Local ports of open handshakes: one bit each, so that a packet of no interest costs one look.
-struct Ports {
-    bits: Vec<u64>,
-    /// Handshakes per port.
-    counts: Vec<u32>,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self { bits: vec![0; 1 << 10], counts: vec![0; 1 << 16] }
-    }
-}
-
-impl Ports {
-    #[inline]
-    fn has(&self, port: u16) -> bool {
-        self.bits.get(usize::from(port >> 6)).is_some_and(|word| word >> (port & 63) & 1 == 1)
-    }
-
-    fn add(&mut self, port: u16) {
-        if let (Some(count), Some(word)) = self.of(port) {
-            *count += 1;
-            *word |= 1 << (port & 63);
-        }
-    }
-
-    fn remove(&mut self, port: u16) {
-        if let (Some(count), Some(word)) = self.of(port) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                *word &= !(1 << (port & 63));
-            }
-        }
-    }
-
-    fn of(&mut self, port: u16) -> (Option<&mut u32>, Option<&mut u64>) {
-        (self.counts.get_mut(usize::from(port)), self.bits.get_mut(usize::from(port >> 6)))
-    }
 }

@@ -59,8 +59,14 @@ pub(super) fn headline(incident: &Incident) -> String {
         }
         (Verdict::ListenConflict, _) => listen_conflict(incident),
         (Verdict::Exhaustion, _) => format!("{connect} failed: no free source port was left"),
+        (Verdict::ReuseDelay, _) if incident.confidence == Confidence::Possible => {
+            format!("{connect} was delayed: its first SYN got no answer, as happens when a port is reused")
+        }
         (Verdict::ReuseDelay, _) => {
             format!("{connect} was delayed: IPVS dropped its first SYN, as of a reused port")
+        }
+        (Verdict::OtherReset, _) if incident.confidence == Confidence::Possible => {
+            format!("{connect} was reset; nothing shows that IPVS did it")
         }
         (Verdict::OtherReset, _) => format!("{connect} was reset, but not because of IPVS"),
         (Verdict::None, Outcome::Survived) => format!("{connect} succeeded; IPVS does not touch it"),
@@ -91,6 +97,13 @@ pub(super) fn why(incident: &Incident) -> String {
             "{} The socket's own source port is innocent: masquerading changed it on the way out.",
             rule(incident)
         ),
+        (Verdict::ReuseDelay, _) if incident.confidence == Confidence::Possible => {
+            "Only the second SYN to the service was answered. If the client had used the same source port towards the same service \
+             a short while before, then IPVS, the part of the kernel that spreads the traffic of Kubernetes Services over their \
+             backends, may have dropped the first SYN to forget the earlier connection. A packet that was simply lost looks the \
+             same; the IPVS connection table (ipvsadm -Lnc) of that moment would tell."
+                .to_owned()
+        }
         (Verdict::ReuseDelay, _) => {
             "The client used a source port again that it had used a short while before, towards the same service. IPVS, the part \
              of the kernel that spreads the traffic of Kubernetes Services over their backends, still remembered the earlier \
@@ -173,6 +186,11 @@ fn lower(who: &str) -> String {
 }
 
 fn other_reset(incident: &Incident) -> String {
+    if incident.service.is_none() && incident.confidence == Confidence::Possible {
+        return "The handshake was cut off by a reset: see what happened. Nothing shows that the source port belongs to an IPVS \
+                service, and nothing that was given shows what else it was."
+            .to_owned();
+    }
     if incident.service.is_none() {
         return "The handshake was cut off, and what the inputs show of it does not fit a hijacked reply: see what happened. Nothing \
                 shows that the source port belongs to an IPVS service."

@@ -16,7 +16,7 @@ pub(super) const START: Nanos = 1_663_268_942_533_940_000;
 pub(super) const MS: Nanos = 1_000_000;
 
 /// One input: its name, how far its clock is ahead in milliseconds, and its packets as
-/// `milliseconds interface source > destination FLAGS sequence acknowledgement`.
+/// `milliseconds interface source > destination FLAGS sequence acknowledgement TSval`.
 pub(super) struct Input<'a>(pub(super) &'a str, pub(super) Nanos, pub(super) &'a str);
 
 pub(super) fn table(text: &str) -> FromInput<(crate::ipvs::table::ServiceTable, Option<String>)> {
@@ -66,7 +66,8 @@ pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
     let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
     let number = |n: usize| numbers.get(n).map_or(0, |text| text.parse().unwrap());
     let (source, destination) = (address(source), address(destination));
-    let flags = match *flags {
+    let (flags, payload) = flags.split_once('+').unwrap_or((flags, "0"));
+    let flags = match flags {
         "SYN" => Flags::SYN,
         "SYN-ACK" => Flags::SYN | Flags::ACK,
         "RST" => Flags::RST,
@@ -92,9 +93,9 @@ pub(super) fn packet(text: &str) -> (Nanos, u32, Decoded) {
         acknowledgement: number(1),
         flags: Flags(flags),
         window: None,
-        payload: Some(0),
+        payload: Some(payload.parse().unwrap()),
         ip_id: None,
-        timestamp: None,
+        timestamp: numbers.get(2).map(|text| text.parse().unwrap()),
         depth: 0,
     };
     (ms.parse().unwrap(), place.parse().unwrap(), Decoded::Tcp(segment))

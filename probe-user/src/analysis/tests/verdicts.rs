@@ -116,7 +116,7 @@ fn what_completes_or_is_merely_unanswered_is_no_incident() {
     }
 }
 
-fn other_reset(text: &str, words: &str, confidence: Confidence) {
+pub(super) fn other_reset(text: &str, words: &str, confidence: Confidence) {
     for material in [Material::default(), with_table()] {
         let analysis = analyse(&material, &[Input("a", 0, text)]);
         assert_eq!(judged(&analysis), (Verdict::OtherReset, Outcome::Failed, confidence), "{words}");
