@@ -25,9 +25,10 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
     html.within("section", &[("id", &id)], |html| {
         headline(html, incident);
         let time = format!("First SYN on {} UTC", when(incident));
-        let lasted = incident
-            .duration_ms
-            .map_or_else(|| ", still open".to_owned(), |ms| format!(", ended after {}", seconds(ms)));
+        let lasted = incident.duration_ms.map_or_else(
+            || ", its end was not seen".to_owned(),
+            |ms| format!(", ended after {}", seconds(ms)),
+        );
         html.element("p", &[("class", "soft")], &format!("{time}{lasted}."));
         facts(html, incident);
         html.element("h3", &[], "Why");
@@ -206,7 +207,7 @@ fn again(html: &mut Html, others: &[&Analysed]) {
         html.within("tbody", &[], |html| {
             for analysed in others.iter().take(MAX_LISTED) {
                 let incident = &analysed.incident;
-                let lasted = incident.duration_ms.map_or_else(|| "still open".to_owned(), seconds);
+                let lasted = incident.duration_ms.map_or_else(|| "not seen".to_owned(), seconds);
                 let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
                 html.within("tr", &[], |html| {
                     html.element("td", &[("class", "time")], &when(incident));
