@@ -11,7 +11,7 @@ struct Silent;
 
 impl Progress for Silent {
     fn begin(&mut self, _: &str, _: Option<u64>) {}
-    fn advance(&mut self, _: u64) {}
+    fn at(&mut self, _: u64) {}
 }
 
 /// The capture gives the incidents that the live trace told, although the JSON in it is not looked at.

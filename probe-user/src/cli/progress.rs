@@ -41,9 +41,9 @@ impl Progress for Bar {
         self.bar = Some(bar);
     }
 
-    fn advance(&mut self, bytes: u64) {
+    fn at(&mut self, bytes: u64) {
         if let Some(bar) = &self.bar {
-            bar.inc(bytes);
+            bar.set_position(bytes);
         }
     }
 }

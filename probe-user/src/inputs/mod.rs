@@ -10,5 +10,5 @@ mod utf16;
 mod walk;
 
 pub use recognise::{Kind, SAMPLE, looks_like, recognise};
-pub use stored::Stored;
+pub use stored::{Position, Stored};
 pub use walk::{Found, InputError, Limits, Skipped, Sources, Walked};

@@ -43,6 +43,11 @@ impl Meter {
         Metered { reader, meter: self.clone() }
     }
 
+    /// Bytes read so far, as stored.
+    fn bytes(&self) -> u64 {
+        self.0.try_borrow().map_or(0, |counts| counts.bytes)
+    }
+
     /// `None` while the file was not read to its end.
     pub(super) fn stored(&self) -> Option<Stored> {
         let counts = self.0.try_borrow().ok()?;
@@ -50,6 +55,17 @@ impl Meter {
             bytes: counts.bytes,
             sha256: counts.hash.clone().map(|hash| hexadecimal(hash.finish().as_ref())),
         })
+    }
+}
+
+/// How far a file was read, while it is.
+#[derive(Clone)]
+pub struct Position(pub(super) Meter);
+
+impl Position {
+    /// Bytes read so far, as stored.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes()
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::recognise::{Kind, SAMPLE, looks_like, recognise};
-use super::stored::{Budget, CutAfter, Kept, Meter, Peeked, Stored};
+use super::stored::{Budget, CutAfter, Kept, Meter, Peeked, Position, Stored};
 use super::utf16::{Order, Utf8};
 use crate::capture::plain;
 use crate::observation::Nanos;
@@ -89,6 +89,11 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// How far it was read; can be asked while it is.
+    pub fn position(&self) -> Position {
+        Position(self.meter.clone())
+    }
+
     /// Size and hash as stored, once the content was read to its end.
     pub fn stored(&self) -> Option<Stored> {
         self.meter.stored()

@@ -139,6 +139,14 @@ fn listen_conflict(incident: &Incident) -> String {
 /// Why a reply can end up at a backend.
 fn rule(incident: &Incident) -> String {
     let local = incident.connection.local.as_deref().map_or_else(|| "its source".to_owned(), escape);
+    if !is_port_known(incident) {
+        return format!(
+            "IPVS is the part of the kernel that spreads the traffic of Kubernetes Services over their backends. It takes every \
+             packet that asks to open a connection (SYN) to a service's address. The server's reply to this connect (the SYN-ACK) \
+             has that mark too. If {local} is a service's address as well, IPVS does not look at the rest; whether it is, the \
+             IPVS table of the node at that time tells (ipvsadm -Ln)."
+        );
+    }
     format!(
         "IPVS is the part of the kernel that spreads the traffic of Kubernetes Services over their backends. It takes every packet \
          that asks to open a connection (SYN) to a service's address. The server's reply to this connect (the SYN-ACK) has that \

@@ -38,12 +38,12 @@ pub struct Read {
     pub sources: Sources,
 }
 
-/// What is being read, for a progress bar: the file's name, bytes read of it as decompressed, its size as stored.
+/// What is being read, for a progress bar.
 pub trait Progress {
-    /// A file with packets begins.
+    /// A file with packets begins; its size in bytes as stored, if that is known.
     fn begin(&mut self, name: &str, size: Option<u64>);
-    /// So many more bytes of it were read.
-    fn advance(&mut self, bytes: u64);
+    /// So many bytes of it, as stored, were read so far.
+    fn at(&mut self, bytes: u64);
 }
 
 /// Reads every input.

@@ -11,7 +11,7 @@ use crate::analysis::model::InputAccount;
 use crate::capture::listing::{self, Listed, ListedTime, ListingForm};
 use crate::capture::{self, Decoded, Undecoded};
 use crate::handshakes::{Sight, Tracker};
-use crate::inputs::{Found, Kind};
+use crate::inputs::{Found, Kind, Position};
 use crate::ipvs::table::Unreadable;
 use crate::observation::Nanos;
 
@@ -55,7 +55,9 @@ impl PacketReader<'_, '_> {
 
     fn capture(&mut self, found: &mut Found<'_>, account: &mut InputAccount) -> Vec<Option<String>> {
         let Self { tracker, progress, attached, .. } = self;
-        let mut watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
+        let position = found.position();
+        let mut watched =
+            Watched { reader: &mut *found.content, progress: &mut **progress, position, unsaid: 0 };
         let read = pipe::through(&mut watched, |input| {
             capture::read_pieces(input, &mut |frame| tracker.frame(&frame))
         });
@@ -247,6 +249,8 @@ impl<'a> Times<'a> {
 struct Watched<'a> {
     reader: &'a mut dyn Read,
     progress: &'a mut dyn Progress,
+    position: Position,
+    /// Bytes read since it was told.
     unsaid: u64,
 }
 
@@ -255,7 +259,7 @@ impl Read for Watched<'_> {
         let count = self.reader.read(into)?;
         self.unsaid += count as u64;
         if self.unsaid >= STEP || count == 0 {
-            self.progress.advance(self.unsaid);
+            self.progress.at(self.position.bytes());
             self.unsaid = 0;
         }
         Ok(count)

@@ -167,7 +167,7 @@ struct Silent;
 
 impl crate::sources::offline::Progress for Silent {
     fn begin(&mut self, _: &str, _: Option<u64>) {}
-    fn advance(&mut self, _: u64) {}
+    fn at(&mut self, _: u64) {}
 }
 
 /// The files of the incident that was published, through the whole analysis.
