@@ -19,7 +19,7 @@ pub use connect::Connect;
 pub use coverage::{Coverage, Covered};
 pub use facts::{Context, Explained, explain};
 pub use join::{ClockOffset, Joined, join};
-pub use tracker::{Counts, Tracker};
+pub use tracker::{Counts, MAX_KEPT_PACKETS, Tracker};
 
 use crate::capture::{Decoded, Segment};
 use crate::observation::Nanos;

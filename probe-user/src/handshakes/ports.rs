@@ -14,6 +14,11 @@ impl Default for Ports {
 }
 
 impl Ports {
+    /// No port, now or later.
+    pub(super) const fn none() -> Self {
+        Self { bits: Vec::new(), counts: Vec::new() }
+    }
+
     #[inline]
     pub(super) fn has(&self, port: u16) -> bool {
         self.bits.get(usize::from(port >> 6)).is_some_and(|word| word >> (port & 63) & 1 == 1)

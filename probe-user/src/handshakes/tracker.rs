@@ -17,6 +17,8 @@ const MAX_KEPT: usize = 32_768;
 /// Of those that nothing is wrong with but that nobody answered, or that came about unseen, the latest: they are worth a
 /// look only if another input knows more.
 const MAX_UNEVENTFUL: usize = 8192;
+/// Packets of all handshakes that are kept, in all inputs together.
+pub const MAX_KEPT_PACKETS: usize = 1 << 20;
 /// A RST follows its SYN-ACK within this: at the beginning of an input it may be about one in the input before.
 const HEAD_NS: Nanos = 100_000_000;
 /// Handshakes of which an input has only such a RST.
@@ -58,6 +60,8 @@ pub struct Tracker<'a> {
     refused: Vec<Flow>,
     uneventful: VecDeque<Flow>,
     headless: usize,
+    /// Packets that may still be kept.
+    room: usize,
     counts: Counts,
     last: Nanos,
     earliest: Nanos,
@@ -79,11 +83,23 @@ impl<'a> Tracker<'a> {
             refused: Vec::new(),
             uneventful: VecDeque::new(),
             headless: 0,
+            room: MAX_KEPT_PACKETS,
             counts: Counts::default(),
             last: 0,
             earliest: Nanos::MAX,
             latest: Nanos::MIN,
         }
+    }
+
+    /// With so much left of [`MAX_KEPT_PACKETS`].
+    #[must_use]
+    pub fn with_room(self, packets: usize) -> Self {
+        Self { room: packets, ..self }
+    }
+
+    /// How much of its room is left.
+    pub const fn room(&self) -> usize {
+        self.room
     }
 
     /// Takes a frame of a capture.
@@ -312,18 +328,26 @@ impl<'a> Tracker<'a> {
         if flow.established && !noteworthy {
             return;
         }
+        let Some(room) = self.room.checked_sub(flow.seen.len()) else {
+            self.counts.forgotten += 1;
+            return;
+        };
         let refused = flow.has(PacketKind::ResetAck);
         let broken =
             refused || flow.seen.iter().any(|seen| matches!(seen.kind, PacketKind::Unreachable { .. }));
         if !noteworthy && !broken {
+            self.room = room;
             self.uneventful.push_back(flow);
-            if self.uneventful.len() > MAX_UNEVENTFUL {
-                self.uneventful.pop_front();
+            if self.uneventful.len() > MAX_UNEVENTFUL
+                && let Some(oldest) = self.uneventful.pop_front()
+            {
+                self.room += oldest.seen.len();
             }
             return;
         }
         let kept = if refused && !noteworthy { &mut self.refused } else { &mut self.kept };
         if kept.len() < MAX_KEPT {
+            self.room = room;
             kept.push(flow);
         } else {
             self.counts.forgotten += 1;
@@ -352,13 +376,22 @@ impl<'a> Tracker<'a> {
         }
     }
 
-    /// The input is at its end.
-    pub(super) fn into_parts(mut self) -> (Vec<Flow>, Counts) {
+    /// The input is at its end: what is open will not go on, and only what is kept takes memory from now on.
+    pub fn end(&mut self) {
         let mut open: Vec<_> = self.flows.values().map(|flow| (flow.first(), flow.number)).collect();
         open.sort_unstable();
         for (_, number) in open {
             self.conclude(number);
         }
+        self.flows = HashMap::new();
+        self.tuples = HashMap::new();
+        self.beyond = HashMap::new();
+        self.order = VecDeque::new();
+        self.pending = Ports::none();
+    }
+
+    pub(super) fn into_parts(mut self) -> (Vec<Flow>, Counts) {
+        self.end();
         self.kept.extend(self.refused);
         self.kept.extend(self.uneventful);
         self.counts.span = (self.earliest <= self.latest).then_some((self.earliest, self.latest));

@@ -11,7 +11,7 @@ use super::offline_texts::TextReader;
 use crate::analysis::material::Material;
 use crate::analysis::model::{INPUT_SCHEMA, InputAccount};
 use crate::analysis::{PacketInput, Packets};
-use crate::handshakes::{Tracker, join};
+use crate::handshakes::{MAX_KEPT_PACKETS, Tracker, join};
 use crate::inputs::{Found, InputError, Kind, Limits, Sources, Walked};
 use crate::observation::{Nanos, Tuple};
 
@@ -65,17 +65,20 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
     let coverage = texts.material.coverage();
     let is_service = |tuple: Tuple| coverage.is_service(tuple.local);
     let (mut packets, mut trackers, mut dated) = (Vec::new(), Vec::new(), Vec::new());
+    let mut room = MAX_KEPT_PACKETS;
     if inputs.iter().any(|input| wants(input, is_packets)) {
         sources.visit(&mut |mut found| {
             let Some(kind) = found.kind.filter(|kind| is_packets(*kind)) else { return };
             let number = u32::try_from(trackers.len()).unwrap_or(u32::MAX);
-            let tracker = Tracker::new(number, &is_service);
+            let tracker = Tracker::new(number, &is_service).with_room(room);
             let mut reader = PacketReader { options, tracker, progress, dated: true, attached: Vec::new() };
             let mut account = account(&found);
             let interfaces = reader.read(kind, &mut found, &mut account, &mut texts.material.incomplete);
             note_stored(&found, &mut account);
             texts.attached(&reader.attached, &found);
             packets.push((Arc::<str>::from(found.name), interfaces, unit(kind)));
+            reader.tracker.end();
+            room = reader.tracker.room();
             trackers.push(reader.tracker);
             dated.push(reader.dated);
             replace(&mut inputs, account);

@@ -86,3 +86,23 @@ fn handshakes_with_relative_numbers_are_told_apart_and_no_number_is_made_up() {
     );
     assert!(analysis.incidents[0].ladder.arrows[0].label.ends_with("seq 0"));
 }
+
+#[test]
+fn what_is_kept_of_all_inputs_together_is_bounded_and_what_is_beyond_is_counted() {
+    use crate::handshakes::{Sight, Tracker, join};
+    let is_service = |_: crate::observation::Tuple| false;
+    let mut tracker = Tracker::new(0, &is_service).with_room(7);
+    for line in
+        POD.lines().chain(POD.replace("36704", "36705").replace("100", "200").replace("101", "201").lines())
+    {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let (ms, place, packet) = super::make::packet(line);
+        tracker.listed(Sight { at: super::make::START + ms * MS, place, number: 1 }, &packet);
+    }
+    tracker.end();
+    assert_eq!(tracker.room(), 1);
+    let (joined, counts) = join(vec![tracker]);
+    assert_eq!((joined.connects.len(), counts[0].forgotten), (1, 1));
+}
