@@ -25,9 +25,10 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
     html.within("section", &[("id", &id)], |html| {
         headline(html, incident);
         let time = format!("First SYN on {} UTC", when(incident));
-        let lasted = incident
-            .duration_ms
-            .map_or_else(|| ", still open".to_owned(), |ms| format!(", ended after {}", seconds(ms)));
+        let lasted = incident.duration_ms.map_or_else(
+            || open(incident).map_or_else(String::new, |open| format!(", {open}")),
+            |ms| format!(", ended after {}", seconds(ms)),
+        );
         html.element("p", &[("class", "soft")], &format!("{time}{lasted}."));
         facts(html, incident);
         html.element("h3", &[], "Why");
@@ -40,6 +41,11 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
         }
         html.element("p", &[("class", "soft")], &format!("Incident {}", incident.id));
     });
+}
+
+/// What to say where the end was not seen.
+fn open(incident: &Incident) -> Option<&'static str> {
+    (incident.outcome == crate::diagnosis::incident::Outcome::Pending).then_some("still open")
 }
 
 fn headline(html: &mut Html, incident: &Incident) {
@@ -206,7 +212,9 @@ fn again(html: &mut Html, others: &[&Analysed]) {
         html.within("tbody", &[], |html| {
             for analysed in others.iter().take(MAX_LISTED) {
                 let incident = &analysed.incident;
-                let lasted = incident.duration_ms.map_or_else(|| "still open".to_owned(), seconds);
+                let lasted = incident
+                    .duration_ms
+                    .map_or_else(|| open(incident).unwrap_or_default().to_owned(), seconds);
                 let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
                 html.within("tr", &[], |html| {
                     html.element("td", &[("class", "time")], &when(incident));

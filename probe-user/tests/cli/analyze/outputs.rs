@@ -79,3 +79,24 @@ fn drawings_are_ascii_where_the_locale_is() {
     assert!(text("C").is_ascii());
     assert!(text("C.UTF-8").contains('│'));
 }
+
+/// A closed port: the text and the page say so, and not only that it was not IPVS.
+#[test]
+fn the_reason_of_another_reset_is_told() {
+    let listing = "\
+14:00:00.000000 IP 10.0.0.1.40000 > 10.0.0.2.9: Flags [S], seq 100, win 64240, length 0
+14:00:00.000100 IP 10.0.0.2.9 > 10.0.0.1.40000: Flags [R.], seq 0, ack 101, win 0, length 0
+";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), listing).unwrap();
+    let path = file.path().display().to_string();
+    for format in ["text", "html"] {
+        let output = portclash(&["analyze", "-o", format, &path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(words.contains("refused the connection: nobody listens there"), "{format}: {words}");
+        assert!(!words.contains("still open"), "{format}: it is over");
+    }
+}
