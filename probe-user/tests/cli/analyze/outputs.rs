@@ -84,8 +84,8 @@ fn drawings_are_ascii_where_the_locale_is() {
 #[test]
 fn the_reason_of_another_reset_is_told() {
     let listing = "\
-14:00:00.000000 IP 10.0.0.1.40000 > 10.0.0.2.9: Flags [S], seq 100, win 64240, length 0
-14:00:00.000100 IP 10.0.0.2.9 > 10.0.0.1.40000: Flags [R.], seq 0, ack 101, win 0, length 0
+14:00:00.000000 IP 10.0.0.1.40000 > 10.0.0.2.9: Flags [S], seq 424037006, win 64240, length 0
+14:00:00.000100 IP 10.0.0.2.9 > 10.0.0.1.40000: Flags [R.], seq 0, ack 424037007, win 0, length 0
 ";
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), listing).unwrap();
