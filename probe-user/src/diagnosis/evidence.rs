@@ -211,8 +211,8 @@ fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
             format!("{local} {REJECTED} {remote}, and its port is no service in what was given")
         }
         ResetCause::Dropped => format!(
-            "{local} {REJECTED} {remote} and did not send its SYN again: a scan or a health check that opens nothing, a \
-             client that gave up, or a hijack of a client without patience. The IPVS table of its node tells"
+            "{local} {REJECTED} {remote} and did not send its SYN again: a scan or a health check that opens nothing, or a \
+             hijack whose client gave up at once; the IPVS table of its node would tell"
         ),
     }
 }

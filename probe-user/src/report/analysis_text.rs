@@ -159,10 +159,8 @@ fn nothing(page: &mut Page, analysis: &Analysis) {
     let text = match (analysis.inputs.len(), recognised) {
         (0, _) => "No input was given, so nothing could be found.".to_owned(),
         (_, 0) => "Nothing was found, because none of the inputs was recognised.".to_owned(),
-        (all, read) => format!(
-            "No incident was found in {read} of {all} {}; below is what was read of them.",
-            if all == 1 { "input" } else { "inputs" }
-        ),
+        (all, read) if all == read => "No incident was found; below is what was read.".to_owned(),
+        (all, read) => format!("No incident was found; {read} of {all} inputs could be read, see below."),
     };
     page.field(0, ("NOTHING", if recognised > 0 { GREEN } else { YELLOW }), COLUMN, (&text, BOLD));
     for text in missing(analysis) {

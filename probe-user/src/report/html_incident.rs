@@ -221,7 +221,7 @@ fn again(html: &mut Html, others: &[&Analysed]) {
                     html.element("td", &[], incident.connection.local.as_deref().unwrap_or("unknown"));
                     html.element("td", &[], &lasted);
                     html.element("td", &[], words::confidence(incident.confidence));
-                    html.element("td", &[], &format!("logged: {logged}"));
+                    html.element("td", &[], logged);
                 });
             }
         });

@@ -195,10 +195,10 @@ fn other_reset(incident: &Incident) -> String {
         let nothing = "Nothing shows that the source port belongs to an IPVS service";
         return match evidence::reason(incident) {
             Some(reason) if incident.confidence == Confidence::Possible => {
-                format!("{}. {nothing}.", upper(&escape(reason)))
+                format!("{}. {nothing}.", upper(&escape_all(reason)))
             }
             Some(reason) => {
-                format!("{}. {nothing}, and a hijacked reply looks different.", upper(&escape(reason)))
+                format!("{}. {nothing}, and a hijacked reply looks different.", upper(&escape_all(reason)))
             }
             None => format!("The handshake was cut off by a reset: see what happened. {nothing}."),
         };
