@@ -190,6 +190,12 @@ pub fn reason(incident: &Incident) -> Option<&str> {
     texts.rev().find(|text| otherwise::ALL.iter().any(|words| text.contains(words)))
 }
 
+/// Which of the reasons it is: the same words for every incident that has it.
+pub fn kind_of_reason(incident: &Incident) -> Option<&'static str> {
+    let reason = reason(incident)?;
+    otherwise::ALL.into_iter().find(|words| reason.contains(words))
+}
+
 fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
     use otherwise::{ABORTED, ABORTED_BY_SERVER, LATE, NOT_TRANSLATED, REFUSED, REJECTED};
     let Tuple { local, remote } = tuple;

@@ -1,6 +1,6 @@
 //! What `portclash analyze` prints for people.
 
-use super::analysis_gaps::{groups, missing};
+use super::analysis_gaps::{ends, groups, missing};
 use super::ladder::{Layout, offset_text};
 use super::ladder_text;
 use super::text::{TextStyle, clock, explanation, grouped, head, heading, seconds, steps, summary_block};
@@ -147,7 +147,7 @@ pub(super) fn when(incident: &Incident) -> String {
 
 /// One line about an incident whose kind is explained already.
 fn short(incident: &Incident) -> String {
-    let from = incident.connection.local.as_deref().map_or_else(|| "unknown".to_owned(), escape);
+    let from = escape(&ends(incident));
     let lasted = incident.duration_ms.map_or_else(String::new, |ms| format!(", {}", seconds(ms)));
     let logged = if incident.log_lines.is_empty() { "" } else { ", in the kubelet's log" };
     let sure = words::confidence(incident.confidence);

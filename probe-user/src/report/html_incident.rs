@@ -1,5 +1,6 @@
 //! The section of one kind of incident.
 
+use super::analysis_gaps::ends;
 use super::analysis_text::{moment_time, when};
 use super::html_build::Html;
 use super::ladder::Layout;
@@ -218,7 +219,7 @@ fn again(html: &mut Html, others: &[&Analysed]) {
                 let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
                 html.within("tr", &[], |html| {
                     html.element("td", &[("class", "time")], &when(incident));
-                    html.element("td", &[], incident.connection.local.as_deref().unwrap_or("unknown"));
+                    html.element("td", &[], &ends(incident));
                     html.element("td", &[], &lasted);
                     html.element("td", &[], words::confidence(incident.confidence));
                     html.element("td", &[], logged);
