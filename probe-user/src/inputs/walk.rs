@@ -380,10 +380,14 @@ impl Walk<'_> {
     fn show<R: Read>(&mut self, file: Named<'_>, reader: &mut Peeked<R>, meter: Meter) {
         let kind = recognise(reader.sample());
         let looks_like = looks_like(reader.sample());
+        let damaged = reader.ends_with().filter(|_| kind.is_none()).map(ToString::to_string);
         let most = if kind.is_none_or(Kind::is_streamed) { u64::MAX } else { self.limits.text };
         let mut content = CutAfter { reader, left: most, cut: false };
         let Named { name, size, modified } = file;
         (self.visitor)(Found { name, kind, looks_like, size, modified, content: &mut content, meter });
+        if let Some(error) = damaged {
+            self.lose(name, format!("it is damaged or cut off: {error}"));
+        }
         if content.cut {
             self.lose(name, format!("only its first {most} bytes were read"));
         }

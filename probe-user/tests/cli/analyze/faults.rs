@@ -114,3 +114,18 @@ fn what_cannot_be_read_of_a_directory_makes_it_incomplete() {
     assert_eq!(found.status, 3, "{}", found.summary);
     assert!(found.summary["incomplete"].to_string().contains("cut.tar"), "{}", found.summary);
 }
+
+/// A compressed log that was cut off: what is left of it may be too little to be recognised.
+#[test]
+fn a_compressed_log_that_is_cut_is_incomplete() {
+    use std::io::Write;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&fs::read(&files("seed", &["kubelet.log"])[0]).unwrap()).unwrap();
+    let bytes = gzip.finish().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for length in [bytes.len() / 3, bytes.len() - 4] {
+        fs::write(file.path(), &bytes[..length]).unwrap();
+        let found = analyze(&[file.path().display().to_string()]);
+        assert_eq!(found.status, 3, "{length}: {:?}", found.inputs);
+    }
+}
