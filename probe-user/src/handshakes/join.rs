@@ -143,7 +143,9 @@ fn packets(flow: &Flow) -> BTreeMap<Packet, Vec<Sighted>> {
             }
         }
     }
-    packets.values_mut().for_each(|all| all.sort_unstable());
+    for all in packets.values_mut() {
+        all.sort_unstable();
+    }
     packets
 }
 

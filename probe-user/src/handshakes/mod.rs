@@ -9,6 +9,7 @@ mod coverage;
 mod facts;
 mod flow;
 mod join;
+mod ports;
 mod relative;
 mod tracker;
 

@@ -163,7 +163,7 @@ fn replace(inputs: &mut [InputAccount], account: InputAccount) {
     }
 }
 
-fn skipped(walked: Walked, inputs: &mut Vec<InputAccount>, material: &mut Material) {
+fn skipped(walked: Walked, inputs: &mut [InputAccount], material: &mut Material) {
     for skipped in walked.skipped {
         let sentence = skipped.why.clone();
         if skipped.lost {

@@ -61,7 +61,7 @@ impl PacketReader<'_, '_> {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                account.read = "nothing".to_owned();
+                "nothing".clone_into(&mut account.read);
                 account.skipped.push(error.to_string());
                 return Vec::new();
             }

@@ -21,11 +21,11 @@ fn a_cut_capture_is_used_up_to_the_cut_and_incomplete() {
     let path = dir.path().join("cut").display().to_string();
     for length in (0..bytes.len()).step_by(97) {
         fs::write(&path, &bytes[..length]).unwrap();
-        let found = analyze(&[path.clone()]);
+        let found = analyze(std::slice::from_ref(&path));
         assert!(found.incidents.len() <= 1, "{length}");
     }
     fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-    let found = analyze(&[path.clone()]);
+    let found = analyze(std::slice::from_ref(&path));
     assert_eq!(found.only()["verdict"], "collision");
     assert!(found.summary["incomplete"].to_string().contains("ends within"), "{}", found.summary);
 }

@@ -14,7 +14,8 @@ fn html_is_one_page_with_the_hashes_of_its_inputs() {
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
     assert!(page.contains("10.23.77.129:36704") && page.contains("<svg"));
     let hash = ring::digest::digest(&ring::digest::SHA256, &fs::read(&lab()[0]).unwrap());
-    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash.concat();
     assert!(page.contains(&hash));
     for outside in ["<script", "src=\"http", "href=\"http", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
@@ -28,7 +29,7 @@ fn written_packets_are_those_of_the_incident_and_give_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.pcapng").display().to_string();
     let found = analyze(&[lab(), vec!["--write".to_owned(), path.clone()]].concat());
-    let again = analyze(&[path.clone()]);
+    let again = analyze(std::slice::from_ref(&path));
     assert_eq!(again.only()["verdict"], found.only()["verdict"]);
     assert_eq!(again.only()["hijack"], found.only()["hijack"]);
     assert_eq!(again.summary["connects_seen"], 1, "the control is not in it");

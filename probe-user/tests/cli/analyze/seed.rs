@@ -65,7 +65,7 @@ fn a_table_of_pods_names_the_server_and_no_probe() {
     let table = folder.path().join("pods.txt");
     let rows = "NAMESPACE NAME READY STATUS RESTARTS AGE IP NODE\n\
                 default nginx-5dfb7c896c-x2q2w 1/1 Running 3 (2d ago) 5d 10.23.77.138 node-a\n";
-    std::fs::write(&table, rows).unwrap();
+    fs::write(&table, rows).unwrap();
     let mut args = files("seed", &["capture-listing.txt", "services.txt"]);
     args.push(table.display().to_string());
     let output = portclash(&["analyze"]).args(&args).output().unwrap();
