@@ -14,6 +14,7 @@ pub mod kubelet;
 pub mod lab;
 pub mod netns;
 pub mod node;
+pub mod offline;
 pub mod prober;
 pub mod process;
 pub mod scenarios;

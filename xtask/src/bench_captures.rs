@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use super::{machine, table};
 use crate::vm::find_program;
-use crate::{build, workspace};
+use crate::{build, setup, workspace};
 
+/// What the captures are read with besides.
+const READERS: &[(&str, &str)] = &[("tcpdump", "tcpdump"), ("tshark", "tshark")];
 /// tshark keeps a connection in memory and takes a hundred times as long: it gets so much of the same traffic.
 const TSHARK_BYTES: u64 = 32 << 20;
 /// Data packets of one connection.
@@ -33,6 +35,7 @@ pub(super) struct Captures {
 
 /// Runs the bench, prints a table, and keeps the numbers in target/bench/captures.json.
 pub(super) fn run(arguments: &Captures) -> Result<ExitCode> {
+    setup::ensure_programs(READERS)?;
     let portclash = build::static_binaries(&["probe-user"])?.join("portclash");
     let folder = workspace::set_up("bench");
     fs::create_dir_all(&folder)?;
@@ -61,17 +64,14 @@ fn measure(
     (length, packets): (usize, u64),
     rounds: u32,
 ) -> Result<Vec<Value>> {
-    let tcpdump = find_program("tcpdump").context("tcpdump is not installed: cargo xtask setup")?;
-    let tshark = find_program("tshark");
+    let found = |name| find_program(name).with_context(|| format!("{name} is not installed"));
+    let (tcpdump, tshark) = (found("tcpdump")?, found("tshark")?);
     let filter = "tcp[tcpflags] & (tcp-syn|tcp-rst) != 0";
-    let programs: Vec<(&str, PathBuf, &Path, Vec<&str>)> = [
-        Some(("portclash analyze", portclash.to_owned(), capture, vec!["analyze", "-o", "json"])),
-        Some(("tcpdump, SYN or RST", tcpdump, capture, vec!["-w", "/dev/null", filter, "-r"])),
-        tshark.map(|tshark| ("tshark, RST", tshark, sample, vec!["-Y", "tcp.flags.reset==1", "-r"])),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let programs: [(&str, PathBuf, &Path, Vec<&str>); 3] = [
+        ("portclash analyze", portclash.to_owned(), capture, vec!["analyze", "-o", "json"]),
+        ("tcpdump, SYN or RST", tcpdump, capture, vec!["-w", "/dev/null", filter, "-r"]),
+        ("tshark, RST", tshark, sample, vec!["-Y", "tcp.flags.reset==1", "-r"]),
+    ];
     let mut times: Vec<(Vec<f64>, u64)> = vec![(Vec::new(), 0); programs.len()];
     // The first round only brings the file into the page cache.
     for round in 0..=rounds {

@@ -21,7 +21,8 @@ pub use link::LinkType;
 pub use packet::{Decoded, Flags, Segment, Undecoded, Unreachable, decode};
 
 use crate::observation::Nanos;
-use window::Window;
+pub use window::{HEADROOM, Pieces, read_piece};
+use window::{Plain, Window};
 
 /// Type of the pcapng block that holds our JSON: a custom block that programs which do not know it may copy.
 pub const CUSTOM: u32 = 0x0000_0bad;
@@ -129,13 +130,21 @@ pub fn recognise(first: &[u8]) -> Option<Format> {
 
 /// Reads a whole capture and hands every frame to `sink`. What comes before a damaged place is always handed out.
 pub fn read(input: impl Read, sink: &mut dyn FnMut(Frame<'_>)) -> Result<Account, CaptureError> {
-    let mut window = Window::new(plain(input)?);
+    read_pieces(Plain(plain(input)?), sink)
+}
+
+/// [`read`] for a stream that is decompressed and comes in pieces.
+pub fn read_pieces<F: FnMut(Frame<'_>) + ?Sized>(
+    input: impl Pieces,
+    sink: &mut F,
+) -> Result<Account, CaptureError> {
+    let mut window = Window::new(input);
     let first = window.want(4)?.first_chunk::<4>().copied();
     let format = first.and_then(|first| recognise(&first));
     let mut account = Account::default();
     match format {
         Some(Format::Pcap) => pcap::read(&mut window, &mut account, sink),
-        Some(Format::Pcapng) => pcapng::read(&mut window, &mut account, sink),
+        Some(Format::Pcapng) => pcapng::read(&mut window, &mut account, &mut |frame| sink(frame)),
         None => {
             let first = window.want(4)?;
             let shown: Vec<String> = first.iter().take(4).map(|byte| format!("{byte:02x}")).collect();

@@ -1,9 +1,7 @@
 //! pcapng: blocks of a type, a length, a body and the length again (draft-ietf-opsawg-pcapng).
 
-use std::io::Read;
-
 use super::link::LinkType;
-use super::window::{MAX_PIECE, Window};
+use super::window::{MAX_PIECE, Pieces, Window};
 use super::{Account, CUSTOM, ENTERPRISE, Frame, Interface};
 use crate::observation::Nanos;
 
@@ -88,7 +86,11 @@ struct Section<'a> {
 }
 
 /// Reads every block. A damaged one is skipped, as long as its length makes sense.
-pub(super) fn read<R: Read>(window: &mut Window<R>, account: &mut Account, sink: &mut dyn FnMut(Frame<'_>)) {
+pub(super) fn read<S: Pieces>(
+    window: &mut Window<S>,
+    account: &mut Account,
+    sink: &mut dyn FnMut(Frame<'_>),
+) {
     let mut section = Section { order: Order { big_endian: false }, clocks: Vec::new(), account, sink };
     loop {
         match section.next(window) {
@@ -107,7 +109,7 @@ const MAX_ATTACHED: usize = 64 << 20;
 
 impl Section<'_> {
     /// Reads one block; false at the end.
-    fn next<R: Read>(&mut self, window: &mut Window<R>) -> std::io::Result<bool> {
+    fn next<S: Pieces>(&mut self, window: &mut Window<S>) -> std::io::Result<bool> {
         let offset = window.offset();
         let head = window.want(12)?;
         if head.is_empty() {

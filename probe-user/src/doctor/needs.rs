@@ -3,7 +3,7 @@
 use super::environment::{Environment, Tracefs};
 use super::trial::Trial;
 use super::{NeedReport, Refusal, Status};
-use crate::kernel::ladder::{self, Attach, Hooks, LADDER, Need, Rung, Way};
+use crate::kernel::ladder::{self, Attach, Hooks, LADDER, Need, PACKETS, Rung, Way};
 use crate::kernel::loader::Hook;
 use crate::node::kernel_info::{Lockdown, ModuleState};
 
@@ -60,7 +60,9 @@ fn status(need: Need, hook: &Hook, environment: &Environment) -> Status {
             Status::Ok
         }
         // Polling does the same, later.
-        (None, _) if matches!(need, Need::TableChange | Need::ModuleChange) => Status::Reduced,
+        (None, _) if matches!(need, Need::TableChange | Need::ModuleChange | Need::Packets) => {
+            Status::Reduced
+        }
         (None, _) => Status::Missing,
     }
 }
@@ -81,7 +83,8 @@ const fn purpose(need: Need) -> &'static str {
 
 /// What would meet the need, or meet it better. The first cause that applies.
 fn remedy(need: Need, hook: &Hook, environment: &Environment, trial: &Trial) -> String {
-    let ways = LADDER.iter().find(|(other, _)| *other == need).map_or(&[][..], |(_, ways)| ways);
+    let ways =
+        LADDER.iter().chain(PACKETS).find(|(other, _)| *other == need).map_or(&[][..], |(_, ways)| ways);
     let untried = ladder::allowed(ways, trial.hooks_allowed).len() < ways.len();
     if trial.hooks.is_empty() || (need == Need::Connect && trial.load_failure.is_some()) {
         return whole_remedy(environment);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::environment::{Environment, Services, Tracefs};
 use super::trial::Trial;
 use super::{Doctor, judge};
-use crate::kernel::ladder::{Hooks, LADDER, Need};
+use crate::kernel::ladder::{Hooks, LADDER, Need, PACKETS};
 use crate::kernel::loader::Hook;
 use crate::kernel::selftest::SelfTest;
 use crate::node::kernel_info::{Capabilities, KernelInfo, KernelVersion, Limit, Lockdown, ModuleState};
@@ -49,7 +49,7 @@ pub(crate) fn node() -> (Environment, Trial) {
         },
         memory_limit: None,
     };
-    let hooks = LADDER.iter().map(|(need, ways)| {
+    let hooks = LADDER.iter().chain(PACKETS).map(|(need, ways)| {
         let way = ways
             .iter()
             .find(|way| way.limit.is_none() && !(*need == Need::Reset && way.name == "tracepoint"));

@@ -50,7 +50,7 @@ pub fn run(hooks: Hooks) -> Trial {
         btf_dir: PathBuf::from("/sys/kernel/btf"),
         cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
         log_level: 0,
-        packets: false,
+        packets: true,
     };
     match Tracer::load(options) {
         Ok(mut tracer) => attach_and_test(&mut tracer, &mut trial),

@@ -153,15 +153,14 @@ impl Explainer<'_> {
     /// Why the handshake was reset, if it is a known reason other than IPVS.
     fn cause(&self, covered: &Covered) -> Option<ResetCause> {
         let (clients, servers) = (self.connect.clients(), self.connect.servers());
-        let number = self.connect.number;
         let acked: Vec<&Seen> = self.connect.of(PacketKind::ResetAck).collect();
         let by_server =
-            acked.iter().find(|rst| rst.acknowledgement == number && servers.contains(&rst.source));
+            acked.iter().find(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source));
         if let Some(rst) = by_server {
             let had_answered = self.connect.is_after_reply(rst);
             return Some(if had_answered { ResetCause::AbortedByServer } else { ResetCause::ClosedPort });
         }
-        if acked.iter().any(|rst| rst.sequence == number && clients.contains(&rst.source)) {
+        if acked.iter().any(|rst| self.answers_syn(rst.sequence) && clients.contains(&rst.source)) {
             return Some(ResetCause::Aborted);
         }
         let resets: Vec<&Seen> =
@@ -300,7 +299,7 @@ impl Explainer<'_> {
             .connect
             .of(PacketKind::ResetAck)
             .find(|rst| {
-                rst.acknowledgement == number
+                self.answers_syn(rst.acknowledgement)
                     && servers.contains(&rst.source)
                     && !self.connect.is_after_reply(rst)
             })
@@ -328,14 +327,18 @@ impl Explainer<'_> {
         }
     }
 
+    /// Whether a number is what comes after the SYN, and after the data in it (TCP Fast Open).
+    fn answers_syn(&self, number: u32) -> bool {
+        number.wrapping_sub(self.connect.number) <= super::MAX_SYN_DATA
+    }
+
     /// How it went on: completed, or silent although the input goes on.
     fn end(&mut self, tuple: Tuple) {
         let clients = self.connect.clients();
-        let number = self.connect.number;
         // A client that aborts had its reply; in SYN_SENT it sends no RST (tcp_need_reset, net/ipv4/tcp.c).
         let completes = |seen: &&Seen| {
             let by_client = seen.kind == PacketKind::Ack
-                || (seen.kind == PacketKind::ResetAck && seen.sequence == number);
+                || (seen.kind == PacketKind::ResetAck && self.answers_syn(seen.sequence));
             (clients.contains(&seen.source) && by_client) || self.connect.is_after_reply(seen)
         };
         if let Some(seen) = self.connect.seen.iter().find(completes).copied() {

@@ -22,7 +22,7 @@ pub(super) struct Flow {
     pub(super) again: bool,
     /// Ports of its client, as its packets show them.
     pub(super) ports: Vec<u16>,
-    /// The number that follows the data of its SYN, if it carried any.
+    /// What its SYN-ACK acknowledges where the SYN carried data: more than ISN + 1 (TCP Fast Open, RFC 7413).
     pub(super) beyond: Option<u32>,
 }
 

@@ -90,6 +90,9 @@ const COPY_NS: Nanos = 50_000_000;
 /// TCP_RTO_MIN: no packet is sent again sooner.
 const RTO_MIN_NS: Nanos = 200_000_000;
 
+/// The most data that a SYN carries (TCP Fast Open, RFC 7413): one segment.
+const MAX_SYN_DATA: u32 = 1460;
+
 impl Seen {
     /// A packet that can be part of a handshake.
     fn new(input: u32, sight: Sight, packet: &Decoded) -> Option<Self> {
@@ -154,6 +157,3 @@ fn kind_of(segment: &Segment) -> Option<PacketKind> {
         (false, false) => return None,
     })
 }
-
-#[cfg(test)]
-mod tests;

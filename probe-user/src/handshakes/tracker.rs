@@ -1,6 +1,8 @@
 //! Follows the handshakes of one input. Memory is bounded by the handshakes that are open, not by the input's length.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::flow::Flow;
 use super::ports::Ports;
@@ -46,7 +48,7 @@ pub struct Tracker<'a> {
     is_service: &'a (dyn Fn(Tuple) -> bool + Sync),
     flows: HashMap<u32, Flow>,
     tuples: HashMap<Tuple, u32>,
-    /// Numbers of handshakes whose SYN carried data, by the number that follows that data.
+    /// Numbers of handshakes by what is acknowledged, where the SYN carried data.
     beyond: HashMap<u32, u32>,
     /// Numbers in the order in which their handshakes began, with that time.
     order: VecDeque<(Nanos, u32)>,
@@ -58,6 +60,8 @@ pub struct Tracker<'a> {
     headless: usize,
     counts: Counts,
     last: Nanos,
+    earliest: Nanos,
+    latest: Nanos,
 }
 
 impl<'a> Tracker<'a> {
@@ -77,6 +81,8 @@ impl<'a> Tracker<'a> {
             headless: 0,
             counts: Counts::default(),
             last: 0,
+            earliest: Nanos::MAX,
+            latest: Nanos::MIN,
         }
     }
 
@@ -113,45 +119,15 @@ impl<'a> Tracker<'a> {
         self.seen(Seen::new(self.input, sight, packet).map(relative::told_apart));
     }
 
+    #[inline]
     fn note_time(&mut self, at: Nanos) {
         self.last = at;
-        let (first, last) = self.counts.span.unwrap_or((at, at));
-        self.counts.span = Some((first.min(at), last.max(at)));
+        self.earliest = self.earliest.min(at);
+        self.latest = self.latest.max(at);
     }
 
     fn packet(&mut self, sight: Sight, packet: &Decoded) {
-        let seen = Seen::new(self.input, sight, packet).map(|seen| self.without_data(seen));
-        self.seen(seen);
-        if let (Decoded::Tcp(segment), Some(Seen { kind: PacketKind::Syn, sequence, .. })) = (packet, seen) {
-            self.note_data(sequence.wrapping_add(1), segment.payload.unwrap_or_default());
-        }
-    }
-
-    /// A SYN may carry data (TCP Fast Open, RFC 7413). What answers it, and what follows, then counts that data in.
-    fn note_data(&mut self, number: u32, length: u32) {
-        if let Some(flow) = self.flows.get_mut(&number).filter(|flow| length > 0 && flow.beyond.is_none()) {
-            let beyond = number.wrapping_add(length);
-            flow.beyond = Some(beyond);
-            self.beyond.insert(beyond, number);
-        }
-    }
-
-    /// The data of a SYN counted out again: a handshake has one number.
-    fn without_data(&self, seen: Seen) -> Seen {
-        let number = |number: u32| match self.beyond.get(&number) {
-            Some(known) if !self.flows.contains_key(&number) => *known,
-            _ => number,
-        };
-        match seen.kind {
-            PacketKind::SynAck => Seen { acknowledgement: number(seen.acknowledgement), ..seen },
-            PacketKind::ResetAck => Seen {
-                sequence: number(seen.sequence),
-                acknowledgement: number(seen.acknowledgement),
-                ..seen
-            },
-            PacketKind::Reset | PacketKind::Ack => Seen { sequence: number(seen.sequence), ..seen },
-            PacketKind::Syn | PacketKind::Unreachable { .. } => seen,
-        }
+        self.seen(Seen::new(self.input, sight, packet));
     }
 
     fn seen(&mut self, seen: Option<Seen>) {
@@ -162,12 +138,10 @@ impl<'a> Tracker<'a> {
             PacketKind::Reset => self.reset(seen),
             PacketKind::ResetAck => {
                 // A closed port acknowledges the SYN; a program that aborts goes on where it was.
-                let number = if self.flows.contains_key(&seen.acknowledgement) {
-                    seen.acknowledgement
-                } else {
-                    seen.sequence
-                };
-                self.add(number, seen);
+                let number = self.number_of(seen.acknowledgement);
+                let refused = self.flows.contains_key(&number).then_some(number);
+                let refused = refused.or_else(|| self.with_data(&seen));
+                self.add(refused.unwrap_or_else(|| self.number_of(seen.sequence)), seen);
             }
             PacketKind::Ack => self.ack(seen),
             PacketKind::Unreachable { .. } => self.unreachable(seen),
@@ -221,11 +195,31 @@ impl<'a> Tracker<'a> {
     }
 
     fn syn_ack(&mut self, seen: Seen) {
-        if self.flows.contains_key(&seen.acknowledgement) {
-            self.add(seen.acknowledgement, seen);
+        let number = self.number_of(seen.acknowledgement);
+        if self.flows.contains_key(&number) {
+            self.add(number, seen);
+        } else if let Some(number) = self.with_data(&seen) {
+            self.beyond.insert(seen.acknowledgement, number);
+            if let Some(flow) = self.flows.get_mut(&number) {
+                flow.beyond = Some(seen.acknowledgement);
+            }
+            self.add(number, seen);
         } else {
             self.open(seen.acknowledgement, seen);
         }
+    }
+
+    /// The handshake that a number of a packet belongs to, if it belongs to any.
+    fn number_of(&self, number: u32) -> u32 {
+        self.beyond.get(&number).copied().unwrap_or(number)
+    }
+
+    /// The handshake with the addresses of this SYN-ACK, if data in its SYN explains what is acknowledged.
+    fn with_data(&self, reply: &Seen) -> Option<u32> {
+        let number = *self.tuples.get(&Tuple { local: reply.destination, remote: reply.source })?;
+        let flow = self.flows.get(&number)?;
+        let fits = (1..=super::MAX_SYN_DATA).contains(&reply.acknowledgement.wrapping_sub(number));
+        (fits && flow.beyond.is_none()).then_some(number)
     }
 
     fn add(&mut self, number: u32, seen: Seen) {
@@ -241,8 +235,8 @@ impl<'a> Tracker<'a> {
 
     /// The SYN-ACK that it answers may be in another input, at whose end this one begins.
     fn reset(&mut self, seen: Seen) {
-        let number = seen.sequence;
-        let begin = self.counts.span.map_or(seen.at, |(first, _)| first);
+        let number = self.number_of(seen.sequence);
+        let begin = self.earliest.min(seen.at);
         if !self.flows.contains_key(&number)
             && seen.at.saturating_sub(begin) <= HEAD_NS
             && self.headless < MAX_HEADLESS
@@ -256,15 +250,16 @@ impl<'a> Tracker<'a> {
     }
 
     fn ack(&mut self, seen: Seen) {
-        let Some(flow) = self.flows.get_mut(&seen.sequence) else { return };
+        let number = self.number_of(seen.sequence);
+        let Some(flow) = self.flows.get_mut(&number) else { return };
         if flow.established || !flow.completes(&seen) {
             return;
         }
         flow.push(seen);
         flow.established = true;
         self.counts.completed += 1;
-        if !self.is_noteworthy(seen.sequence) {
-            self.forget(seen.sequence);
+        if !self.is_noteworthy(number) {
+            self.forget(number);
         }
     }
 
@@ -291,8 +286,8 @@ impl<'a> Tracker<'a> {
 
     fn forget(&mut self, number: u32) -> Option<Flow> {
         let flow = self.flows.remove(&number)?;
-        if let Some(beyond) = flow.beyond {
-            self.beyond.remove(&beyond);
+        if let Some(beyond) = &flow.beyond {
+            self.beyond.remove(beyond);
         }
         for port in &flow.ports {
             self.pending.remove(*port);
@@ -366,6 +361,7 @@ impl<'a> Tracker<'a> {
         }
         self.kept.extend(self.refused);
         self.kept.extend(self.uneventful);
+        self.counts.span = (self.earliest <= self.latest).then_some((self.earliest, self.latest));
         (self.kept, self.counts)
     }
 

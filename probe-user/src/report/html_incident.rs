@@ -27,7 +27,7 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
         headline(html, incident);
         let time = format!("First SYN on {} UTC", when(incident));
         let lasted = incident.duration_ms.map_or_else(
-            || open(incident).map_or_else(String::new, |open| format!(", {open}")),
+            || unseen(incident).map_or_else(String::new, |unseen| format!(", its end was {unseen}")),
             |ms| format!(", ended after {}", seconds(ms)),
         );
         html.element("p", &[("class", "soft")], &format!("{time}{lasted}."));
@@ -44,9 +44,9 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
     });
 }
 
-/// What to say where the end was not seen.
-fn open(incident: &Incident) -> Option<&'static str> {
-    (incident.outcome == crate::diagnosis::incident::Outcome::Pending).then_some("still open")
+/// What to say of the end where no time of it is known. A reset for another reason is the end, and was seen.
+fn unseen(incident: &Incident) -> Option<&'static str> {
+    (incident.verdict != Verdict::OtherReset).then_some("not seen")
 }
 
 fn headline(html: &mut Html, incident: &Incident) {
@@ -215,7 +215,7 @@ fn again(html: &mut Html, others: &[&Analysed]) {
                 let incident = &analysed.incident;
                 let lasted = incident
                     .duration_ms
-                    .map_or_else(|| open(incident).unwrap_or_default().to_owned(), seconds);
+                    .map_or_else(|| unseen(incident).unwrap_or_default().to_owned(), seconds);
                 let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
                 html.within("tr", &[], |html| {
                     html.element("td", &[("class", "time")], &when(incident));

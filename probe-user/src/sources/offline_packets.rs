@@ -56,8 +56,9 @@ impl PacketReader<'_, '_> {
     fn capture(&mut self, found: &mut Found<'_>, account: &mut InputAccount) -> Vec<Option<String>> {
         let Self { tracker, progress, attached, .. } = self;
         let mut watched = Watched { reader: &mut *found.content, progress: &mut **progress, unsaid: 0 };
-        let read =
-            pipe::through(&mut watched, |input| capture::read(input, &mut |frame| tracker.frame(&frame)));
+        let read = pipe::through(&mut watched, |input| {
+            capture::read_pieces(input, &mut |frame| tracker.frame(&frame))
+        });
         let read = match read {
             Ok(read) => read,
             Err(error) => {

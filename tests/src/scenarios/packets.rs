@@ -15,6 +15,7 @@ use super::losses::flood;
 use crate::lab::{Lab, assert_incidents, probe, restore};
 use crate::netns;
 use crate::node::{NODE, POD};
+use crate::offline;
 use crate::process::sysctl;
 use crate::tracer::Tracer;
 use crate::written::{self, Packet, Written};
@@ -47,19 +48,20 @@ pub(super) fn fast_open(lab: &mut Lab) -> Result<()> {
     // In the client 1 = client, 4 = without a cookie; in the server 2 = server, 0x200 = without a cookie, 0x400 = every
     // listener.
     sysctl("net/ipv4/tcp_fastopen", "5")?;
-    let server = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
-    server("1538")?;
-    let served = lab.serve("pod", 8083);
-    server("1")?;
-    served?;
+    let set_in_pod = |value| netns::run_in("pod", move || sysctl("net/ipv4/tcp_fastopen", value));
+    set_in_pod("1538")?;
+    let started = lab.serve("pod", 8083);
+    set_in_pod("1")?;
+    started?;
     let addresses = Addresses { remote: format!("{POD}:8083"), ..Addresses::v4(36724) };
     let Addresses { local, remote, backend } = &addresses;
     lab.service(local, &[backend])?;
     lab.takes_away(FILE);
     let mut connect = probe(local, remote)?;
     connect.fast_open = true;
-    let (client, _) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
+    let (client, live) = lab.trace(&["--write", FILE], 1, |_| connect.run())?;
     timed_out(&client)?;
+    offline::says_the_same(FILE, &live.incidents)?;
     let mut written = written::read(FILE)?;
     let first = first_round(&mut written)?;
     lab.note("packets", &format!("{:#?}", steps(first)));
@@ -149,6 +151,7 @@ fn traced(lab: &mut Lab, addresses: &Addresses, backend: bool) -> Result<Written
         collision.with("/service/backends", serde_json::json!([])).no_backend()
     };
     assert_incidents(&traced, &[expected])?;
+    offline::says_the_same(FILE, &traced.incidents)?;
     Ok(written)
 }
 

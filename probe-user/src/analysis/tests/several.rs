@@ -62,8 +62,8 @@ fn handshakes_with_relative_numbers_are_told_apart_and_no_number_is_made_up() {
     {
         let packet = match packet {
             crate::capture::Decoded::Tcp(mut segment) => {
-                segment.sequence = segment.sequence % 100;
-                segment.acknowledgement = segment.acknowledgement % 100;
+                segment.sequence %= 100;
+                segment.acknowledgement %= 100;
                 crate::capture::Decoded::Tcp(segment)
             }
             other => other,

@@ -245,3 +245,19 @@ fn a_reply_that_is_followed_by_another_syn_is_a_sign_without_any_reset() {
     let other_port = text.replace("36704", "40000");
     assert!(analyse(&with_table(), &[Input("uplink.pcap", 0, &other_port)]).incidents.is_empty());
 }
+
+/// TCP Fast Open: the reply acknowledges the data in the SYN too.
+#[test]
+fn a_syn_with_data_is_the_same_handshake() {
+    let text = "
+        0    0 10.23.77.129:36704 > 10.23.77.138:80 SYN 100
+        0    0 10.23.77.138:80 > 10.23.77.129:36704 SYN-ACK 500 125
+        0    1 10.23.77.138:80 > 10.23.77.139:8443 SYN-ACK 500 125
+        1    1 10.23.77.139:8443 > 10.23.77.138:80 RST 125
+        1    0 10.23.77.129:36704 > 10.23.77.138:80 RST 125
+    ";
+    let analysis = analyse(&with_table(), &[Input("node.pcap", 0, text)]);
+    assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Hijacked, Confidence::Proven));
+    assert_eq!(only(&analysis).connection.isn, Some(100));
+    assert_eq!(only(&analysis).resets.len(), 1);
+}
