@@ -60,7 +60,7 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
         summary.verdicts.insert(Verdict::ListenConflict, u64::try_from(conflicts).unwrap_or(u64::MAX));
     }
     let left_out = incidents.len().saturating_sub(MAX_INCIDENTS);
-    incidents.truncate(MAX_INCIDENTS);
+    truncate(&mut incidents);
     let gaps = missing(material.requests.iter().map(|from| &from.value));
     let show = Show { material, packets, gathered: &gathered, gaps: &gaps };
     let incidents = incidents.into_iter().map(|incident| show.analysed(incident, &mut names)).collect();
@@ -72,6 +72,15 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
         clocks: clocks(packets, &shifted),
         ports: ports::map(material),
         notes: material.notes.iter().cloned().chain(gathered.notes.iter().cloned()).collect(),
+    }
+}
+
+/// The gravest are kept, in the order of time.
+fn truncate(incidents: &mut Vec<Incident>) {
+    if incidents.len() > MAX_INCIDENTS {
+        incidents.sort_by_key(|incident| incident.verdict);
+        incidents.truncate(MAX_INCIDENTS);
+        incidents.sort_by(|one, other| (&one.started_at, &one.id).cmp(&(&other.started_at, &other.id)));
     }
 }
 
@@ -297,4 +306,22 @@ fn probe(failure: &ProbeFailure) -> Option<Probe> {
         timeout_s: failure.timeout_ns.and_then(|timeout| u32::try_from(timeout / SECOND).ok()),
         confidence: Confidence::Likely,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn a_collision_after_many_closed_ports_is_kept() {
+        let closed = Incident { verdict: Verdict::OtherReset, ..samples::hijacked() };
+        let mut incidents = vec![closed; MAX_INCIDENTS + 5];
+        let late =
+            Incident { started_at: "2030-01-01T00:00:00.000000000Z".to_owned(), ..samples::hijacked() };
+        incidents.push(late);
+        truncate(&mut incidents);
+        assert_eq!(incidents.len(), MAX_INCIDENTS);
+        assert_eq!(incidents.last().map(|incident| incident.verdict), Some(Verdict::Collision));
+    }
 }

@@ -83,8 +83,8 @@ fn reuse() -> Advice {
         value: None,
         command: Some("sysctl net.ipv4.vs.conn_reuse_mode net.ipv4.vs.conntrack; uname -r".to_owned()),
         persist: None,
-        why: "IPVS still knew an earlier connection with the same addresses and ports, and dropped the first SYN to forget it; \
-              the client's second SYN, a second later, came through. Kernels before 5.9 do so for every reused port where \
+        why: "Where IPVS still knows an earlier connection with the same addresses and ports, it drops the first SYN to forget it; \
+              the client's second SYN, a second later, comes through. Kernels before 5.9 do so for every reused port where \
               conntrack is on: use 5.9 or later. Setting conn_reuse_mode to 0 there avoids the second, but then connections \
               from reused ports also go to backends that are being taken out of service. Fewer short connections to the \
               service (keep-alive) help on every kernel."

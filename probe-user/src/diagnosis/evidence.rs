@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::connection::Report;
-use super::incident::{Evidence, LogLine, ResetInfo};
+use super::incident::{Evidence, Incident, LogLine, ResetInfo};
 use super::judge::{Case, ECONNREFUSED, ETIMEDOUT, Resetter};
 use super::lines::Line;
 use super::time::rfc3339;
@@ -172,31 +172,53 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
     }
 }
 
+/// What [`otherwise`] says, by which [`reason`] knows it again.
+mod otherwise {
+    pub(super) const REFUSED: &str = "refused the connection: nobody listens there";
+    pub(super) const ABORTED: &str = "itself aborted the connection after the server's reply (RST with ACK)";
+    pub(super) const ABORTED_BY_SERVER: &str =
+        "aborted the connection right after its own reply (RST with ACK)";
+    pub(super) const NOT_TRANSLATED: &str = "address translation was not undone on the way back";
+    pub(super) const LATE: &str = "came so late that";
+    pub(super) const REJECTED: &str = "rejected the reply of";
+    pub(super) const ALL: [&str; 6] = [REFUSED, ABORTED, ABORTED_BY_SERVER, NOT_TRANSLATED, LATE, REJECTED];
+}
+
+/// The sentence of an incident that tells why its connect was reset, if that was not a hijack.
+pub fn reason(incident: &Incident) -> Option<&str> {
+    let texts = incident.evidence.iter().map(|evidence| evidence.text.as_str());
+    texts.rev().find(|text| otherwise::ALL.iter().any(|words| text.contains(words)))
+}
+
+/// Which of the reasons it is: the same words for every incident that has it.
+pub fn kind_of_reason(incident: &Incident) -> Option<&'static str> {
+    let reason = reason(incident)?;
+    otherwise::ALL.into_iter().find(|words| reason.contains(words))
+}
+
 fn otherwise(tuple: Tuple, cause: ResetCause) -> String {
+    use otherwise::{ABORTED, ABORTED_BY_SERVER, LATE, NOT_TRANSLATED, REFUSED, REJECTED};
     let Tuple { local, remote } = tuple;
     match cause {
-        ResetCause::ClosedPort => format!("{remote} refused the connection: nobody listens there"),
+        ResetCause::ClosedPort => format!("{remote} {REFUSED}"),
         ResetCause::Aborted => format!(
-            "{local} itself aborted the connection after the server's reply (RST with ACK): its program asked for that, by \
-             SO_LINGER or by closing with data unread"
+            "{local} {ABORTED}: its program asked for that, by SO_LINGER or by closing with data unread"
         ),
         ResetCause::AbortedByServer => format!(
-            "{remote} aborted the connection right after its own reply (RST with ACK): its program accepted it and dropped it, or \
-             could not take more"
+            "{remote} {ABORTED_BY_SERVER}: its program accepted it and dropped it, or could not take more"
         ),
         ResetCause::NoReverseNat(by) => format!(
-            "the reply came from {by}, but the SYN had gone to {remote}: address translation was not undone on the way back, so \
-             {local} rejected it"
+            "the reply came from {by}, but the SYN had gone to {remote}: {NOT_TRANSLATED}, so {local} rejected it"
         ),
         ResetCause::LateReply => {
-            format!("the reply of {remote} came so late that {local} had given up, and was rejected")
+            format!("the reply of {remote} {LATE} {local} had given up, and was rejected")
         }
         ResetCause::Unexplained => {
-            format!("{local} rejected the reply of {remote}; its port is no service of the IPVS table")
+            format!("{local} {REJECTED} {remote}, and its port is no service in what was given")
         }
         ResetCause::Dropped => format!(
-            "{local} rejected the reply of {remote} and did not send its SYN again: a scan or a health check that opens nothing, a \
-             client that gave up, or a hijack of a client without patience. The IPVS table of its node tells"
+            "{local} {REJECTED} {remote} and did not send its SYN again: a scan or a health check that opens nothing, or a \
+             hijack whose client gave up at once; the IPVS table of its node would tell"
         ),
     }
 }

@@ -8,7 +8,7 @@
 pub mod advice;
 mod build;
 mod connection;
-mod evidence;
+pub mod evidence;
 mod exhaustion;
 mod facts;
 pub mod incident;

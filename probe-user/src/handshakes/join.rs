@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::PacketKind;
 use super::connect::Connect;
 use super::flow::Flow;
-use crate::observation::Nanos;
+use crate::observation::{Nanos, Tuple};
 
 /// Clocks that differ by less agree: the packets themselves take that long.
 const SAME_CLOCK_NS: Nanos = 5_000_000;
@@ -49,7 +49,38 @@ fn join_flows(flows: Vec<Flow>, spans: &BTreeMap<u32, Span>) -> Joined {
         clocks.iter().filter(|clock| !clock.agrees()).map(|clock| (clock.input, clock.ahead_ns)).collect();
     let mut connects: Vec<Connect> = groups.into_iter().map(|group| Connect::new(group, &shift)).collect();
     connects.sort_by_key(Connect::order);
+    forget_retold(&mut connects);
     Joined { connects, clocks }
+}
+
+/// A listing that counts sequence numbers from 0 may be of the same packets as another input, whose numbers are true: what
+/// has the same addresses and the same rhythm is told once.
+fn forget_retold(connects: &mut Vec<Connect>) {
+    type Rhythm = Vec<(PacketKind, Nanos)>;
+    let rhythm = |connect: &Connect| -> Rhythm {
+        let begin = connect.order().0;
+        connect.distinct_all().iter().map(|seen| (seen.kind, seen.at.saturating_sub(begin))).collect()
+    };
+    let alike = |one: &Rhythm, other: &Rhythm| {
+        let near = |((kind, at), (other, later)): (&(PacketKind, Nanos), &(PacketKind, Nanos))| {
+            kind == other && at.abs_diff(*later) < SAME_CLOCK_NS.unsigned_abs()
+        };
+        one.len() > 1 && one.len() == other.len() && one.iter().zip(other).all(near)
+    };
+    if !connects.iter().any(Connect::is_relative) {
+        return;
+    }
+    let mut absolute: BTreeMap<Tuple, Vec<Rhythm>> = BTreeMap::new();
+    for connect in connects.iter().filter(|connect| !connect.is_relative()) {
+        if let Some(tuple) = connect.tuple() {
+            absolute.entry(tuple).or_default().push(rhythm(connect));
+        }
+    }
+    connects.retain(|connect| {
+        let known = connect.tuple().filter(|_| connect.is_relative()).and_then(|tuple| absolute.get(&tuple));
+        let own = known.map(|_| rhythm(connect)).unwrap_or_default();
+        !known.is_some_and(|all| all.iter().any(|other| alike(&own, other)))
+    });
 }
 
 /// Joins what the trackers of all inputs kept.

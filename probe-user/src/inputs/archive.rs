@@ -38,7 +38,7 @@ pub(super) fn walk(walk: &mut Walk<'_>, name: &str, reader: &mut dyn Read, depth
     // Raw: the library would read a long name of any length into memory.
     let entries = match archive.entries() {
         Ok(entries) => entries.raw(true),
-        Err(error) => return walk.skip(name, format!("the archive cannot be read: {error}")),
+        Err(error) => return walk.lose(name, format!("the archive cannot be read: {error}")),
     };
     let mut left_out = LeftOut::default();
     let mut long_name: Option<String> = None;
@@ -46,7 +46,7 @@ pub(super) fn walk(walk: &mut Walk<'_>, name: &str, reader: &mut dyn Read, depth
         let mut entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                walk.skip(
+                walk.lose(
                     name,
                     format!("the archive is damaged or cut: {error}; what comes before was read"),
                 );
@@ -116,8 +116,14 @@ impl LeftOut {
         if links > 0 {
             walk.skip(name, format!("{links} links in it were not followed: what they lead to has its own entry, or is not in it"));
         }
-        if special + sparse > 0 {
-            walk.skip(name, format!("{special} special files and {sparse} sparse files in it were left out"));
+        if special > 0 {
+            walk.skip(name, format!("{special} special files in it were left out"));
+        }
+        if sparse > 0 {
+            walk.lose(
+                name,
+                format!("{sparse} sparse files in it were left out: unpack it, and give the directory"),
+            );
         }
         if let Some(first) = first_outside {
             let why = format!(

@@ -181,6 +181,11 @@ impl<R: Read> Peeked<R> {
         self.sample.get_ref()
     }
 
+    /// Why no more than the sample can be read.
+    pub(super) fn ends_with(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+
     /// Why nothing could be read.
     pub(super) fn failed(&self) -> Option<&io::Error> {
         self.error.as_ref().filter(|_| self.sample().is_empty())

@@ -107,6 +107,8 @@ pub struct Skipped {
     pub name: String,
     /// Why.
     pub why: String,
+    /// Something of what was given is missing for it: damaged, unreadable, or beyond a limit.
+    pub lost: bool,
 }
 
 /// What a walk came by.
@@ -118,6 +120,8 @@ pub struct Walked {
     pub skipped: Vec<Skipped>,
     /// Remarks beyond those kept.
     pub more_skipped: u64,
+    /// Those of them that something is missing for.
+    pub more_lost: u64,
 }
 
 enum Input {
@@ -232,11 +236,22 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Something that is no loss: a device, a link, a file that was read before.
     pub(super) fn skip(&mut self, name: &str, why: impl Into<String>) {
+        self.remark(Skipped { name: name.to_owned(), why: why.into(), lost: false });
+    }
+
+    /// Something that may have been evidence.
+    pub(super) fn lose(&mut self, name: &str, why: impl Into<String>) {
+        self.remark(Skipped { name: name.to_owned(), why: why.into(), lost: true });
+    }
+
+    fn remark(&mut self, skipped: Skipped) {
         if self.walked.skipped.len() < MAX_SKIPPED {
-            self.walked.skipped.push(Skipped { name: name.to_owned(), why: why.into() });
+            self.walked.skipped.push(skipped);
         } else {
             self.walked.more_skipped += 1;
+            self.walked.more_lost += u64::from(skipped.lost);
         }
     }
 
@@ -248,7 +263,7 @@ impl Walk<'_> {
         }
         if self.walked.files == limit {
             self.walked.files += 1;
-            self.skip(name, format!("it and all that follows was left out: more than {limit} files"));
+            self.lose(name, format!("it and all that follows was left out: more than {limit} files"));
         }
         true
     }
@@ -261,18 +276,18 @@ impl Walk<'_> {
                 self.say_links(path);
             }
             Ok(metadata) => self.file(path, &metadata),
-            Err(error) => self.skip(&path.display().to_string(), format!("it cannot be read: {error}")),
+            Err(error) => self.lose(&path.display().to_string(), format!("it cannot be read: {error}")),
         }
     }
 
     fn folder(&mut self, path: &Path, root: &Path, depth: u8) {
         let name = path.display().to_string();
         if depth > self.limits.folders {
-            return self.skip(&name, format!("it lies more than {} directories deep", self.limits.folders));
+            return self.lose(&name, format!("it lies more than {} directories deep", self.limits.folders));
         }
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
-            Err(error) => return self.skip(&name, format!("the directory cannot be read: {error}")),
+            Err(error) => return self.lose(&name, format!("the directory cannot be read: {error}")),
         };
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort_unstable();
@@ -282,7 +297,7 @@ impl Walk<'_> {
                 return;
             }
             match fs::symlink_metadata(&path) {
-                Err(error) => self.skip(&name, format!("it cannot be read: {error}")),
+                Err(error) => self.lose(&name, format!("it cannot be read: {error}")),
                 Ok(metadata) if metadata.is_symlink() => self.link(path, root),
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, root, depth + 1),
                 Ok(metadata) if metadata.is_file() => self.file(&path, &metadata),
@@ -320,7 +335,7 @@ impl Walk<'_> {
         }
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(error) => return self.skip(&name, format!("it cannot be read: {error}")),
+            Err(error) => return self.lose(&name, format!("it cannot be read: {error}")),
         };
         let modified =
             metadata.mtime().checked_mul(1_000_000_000).and_then(|at| at.checked_add(metadata.mtime_nsec()));
@@ -343,17 +358,17 @@ impl Walk<'_> {
         let meter = Meter::new(self.limits.hash);
         let reader = match plain(meter.watch(raw)) {
             Ok(reader) => reader,
-            Err(error) => return self.skip(name, format!("it cannot be read: {error}")),
+            Err(error) => return self.lose(name, format!("it cannot be read: {error}")),
         };
         let mut reader = Peeked::new(budget.bound(reader), SAMPLE);
         if let Some(error) = reader.failed() {
             let why = format!("it cannot be read: {error}");
-            return self.skip(name, why);
+            return self.lose(name, why);
         }
         if archive::is_tar(reader.sample()) {
             if depth >= self.limits.archives {
                 let why = format!("an archive in more than {} archives was left out", self.limits.archives);
-                return self.skip(name, why);
+                return self.lose(name, why);
             }
             return archive::walk(self, name, &mut reader, depth + 1, budget);
         }
@@ -370,12 +385,16 @@ impl Walk<'_> {
     fn show<R: Read>(&mut self, file: Named<'_>, reader: &mut Peeked<R>, meter: Meter) {
         let kind = recognise(reader.sample());
         let looks_like = looks_like(reader.sample());
+        let damaged = reader.ends_with().filter(|_| kind.is_none()).map(ToString::to_string);
         let most = if kind.is_none_or(Kind::is_streamed) { u64::MAX } else { self.limits.text };
         let mut content = CutAfter { reader, left: most, cut: false };
         let Named { name, size, modified } = file;
         (self.visitor)(Found { name, kind, looks_like, size, modified, content: &mut content, meter });
+        if let Some(error) = damaged {
+            self.lose(name, format!("it is damaged or cut off: {error}"));
+        }
         if content.cut {
-            self.skip(name, format!("only its first {most} bytes were read"));
+            self.lose(name, format!("only its first {most} bytes were read"));
         }
     }
 }

@@ -35,9 +35,10 @@ pub fn cut_short(table: &ServiceTable, last: Option<IpAddr>) -> Option<String> {
     }
     let shown: Vec<String> = missing.iter().take(5).map(u16::to_string).collect();
     let more = missing.len().saturating_sub(shown.len());
+    let ports = if missing.len() == 1 { "port" } else { "ports" };
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "the listing breaks off within the services of {address}: it lacks port {}{more}, which another address of the \
+        "the listing breaks off within the services of {address}: it lacks {ports} {}{more}, which another address of the \
          node has, and whatever came after it (was it cut by a pager?)",
         shown.join(", ")
     ))
@@ -75,7 +76,7 @@ mod tests {
     fn the_incidents_listing_was_cut_by_the_pager() {
         let text = judge(include_str!("../../tests/seed/ipvsadm.txt")).unwrap();
         assert!(
-            text.contains("within the services of 10.10.85.235: it lacks port 37629, 38820, 39080, which"),
+            text.contains("within the services of 10.10.85.235: it lacks ports 37629, 38820, 39080, which"),
             "{text}"
         );
     }

@@ -1,7 +1,8 @@
 //! What an analysis was not given, and what that would have told; and which incidents tell the same story.
 
 use crate::analysis::model::{Analysed, Analysis};
-use crate::diagnosis::incident::{Incident, Verdict};
+use crate::diagnosis::evidence;
+use crate::diagnosis::incident::{Connection, Incident, Verdict};
 
 /// A kind of evidence: words by which an input of it is known, and what its absence means.
 const WANTED: [(&[&str], &str); 5] = [
@@ -33,7 +34,8 @@ pub(super) fn missing(analysis: &Analysis) -> Vec<&'static str> {
     WANTED.iter().filter(|(words, _)| !given(words)).map(|(_, text)| *text).collect()
 }
 
-/// Incidents of one kind: same verdict, service and remote side. In the order of their first ones.
+/// Incidents of one kind: same verdict, service and remote side, or the same reason of another reset. The gravest kinds
+/// first, those of one verdict in the order of their first ones.
 pub(super) fn groups(analysis: &Analysis) -> Vec<Vec<&Analysed>> {
     let mut groups: Vec<Vec<&Analysed>> = Vec::new();
     let mut index = std::collections::HashMap::new();
@@ -55,12 +57,31 @@ pub(super) fn groups(analysis: &Analysis) -> Vec<Vec<&Analysed>> {
             part.rotate_right(1);
         }
     }
+    groups.sort_by_key(|group| group.first().map(|first| first.incident.verdict));
     groups
+}
+
+/// Whether incidents of its kind may have other servers: a scan hits many.
+pub(super) fn is_elsewhere_too(incident: &Incident) -> bool {
+    incident.verdict == Verdict::OtherReset && evidence::kind_of_reason(incident).is_some()
+}
+
+/// Whence a connect came; and where it went, where that is not the same for its kind.
+pub(super) fn ends(incident: &Incident) -> String {
+    let Connection { local, remote, .. } = &incident.connection;
+    let from = local.as_deref().unwrap_or("unknown").to_owned();
+    match remote.as_deref().filter(|_| is_elsewhere_too(incident)) {
+        Some(remote) => format!("{from} to {remote}"),
+        None => from,
+    }
 }
 
 type Key<'a> = (Verdict, Option<&'a str>, Option<&'a str>);
 
 fn key(incident: &Incident) -> Key<'_> {
+    if let Some(reason) = evidence::kind_of_reason(incident).filter(|_| is_elsewhere_too(incident)) {
+        return (incident.verdict, Some(reason), None);
+    }
     let service = incident.service.as_ref();
     let service = service.map(|service| service.name.as_deref().unwrap_or(&service.address));
     (incident.verdict, service, incident.connection.remote.as_deref())

@@ -1,6 +1,6 @@
 //! What `portclash analyze` prints for people.
 
-use super::analysis_gaps::{groups, missing};
+use super::analysis_gaps::{ends, groups, missing};
 use super::ladder::{Layout, offset_text};
 use super::ladder_text;
 use super::text::{TextStyle, clock, explanation, grouped, head, heading, seconds, steps, summary_block};
@@ -147,7 +147,7 @@ pub(super) fn when(incident: &Incident) -> String {
 
 /// One line about an incident whose kind is explained already.
 fn short(incident: &Incident) -> String {
-    let from = incident.connection.local.as_deref().map_or_else(|| "unknown".to_owned(), escape);
+    let from = escape(&ends(incident));
     let lasted = incident.duration_ms.map_or_else(String::new, |ms| format!(", {}", seconds(ms)));
     let logged = if incident.log_lines.is_empty() { "" } else { ", in the kubelet's log" };
     let sure = words::confidence(incident.confidence);
@@ -159,10 +159,8 @@ fn nothing(page: &mut Page, analysis: &Analysis) {
     let text = match (analysis.inputs.len(), recognised) {
         (0, _) => "No input was given, so nothing could be found.".to_owned(),
         (_, 0) => "Nothing was found, because none of the inputs was recognised.".to_owned(),
-        (all, read) => format!(
-            "No incident was found in {read} of {all} {}; below is what was read of them.",
-            if all == 1 { "input" } else { "inputs" }
-        ),
+        (all, read) if all == read => "No incident was found; below is what was read.".to_owned(),
+        (all, read) => format!("No incident was found; {read} of {all} inputs could be read, see below."),
     };
     page.field(0, ("NOTHING", if recognised > 0 { GREEN } else { YELLOW }), COLUMN, (&text, BOLD));
     for text in missing(analysis) {

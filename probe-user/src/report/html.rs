@@ -118,6 +118,23 @@ fn header(html: &mut Html, analysis: &Analysis, groups: &[Vec<&Analysed>]) {
     }
 }
 
+/// How sure the gravest verdict is: that a port was closed is certain says nothing of a collision.
+fn confidence(analysis: &Analysis) -> (&'static str, &'static str) {
+    let told = || analysis.incidents.iter().map(|analysed| &analysed.incident);
+    let gravest = told().map(|incident| incident.verdict).filter(|verdict| *verdict != Verdict::None).min();
+    let sure =
+        told().filter(|incident| Some(incident.verdict) == gravest).map(|incident| incident.confidence).max();
+    match sure {
+        Some(Confidence::Proven) => ("proven", "the deciding step itself was seen"),
+        Some(Confidence::Likely) if gravest == Some(Verdict::OtherReset) => {
+            ("likely", "the packets themselves show why")
+        }
+        Some(Confidence::Likely) => ("likely", "all but the deciding step was seen"),
+        Some(Confidence::Possible) => ("possible", "some evidence is missing"),
+        None => ("nothing to judge", "no incident"),
+    }
+}
+
 fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
     let found = found(analysis);
     let bad = analysis.incidents.iter().any(|analysed| words::is_failure(&analysed.incident));
@@ -130,15 +147,7 @@ fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
         (false, true) => "bad",
         _ => "warn",
     };
-    let sure = analysis.incidents.iter().map(|analysed| &analysed.incident);
-    let sure =
-        sure.filter(|incident| incident.verdict != Verdict::None).map(|incident| incident.confidence).max();
-    let sure = match sure {
-        Some(Confidence::Proven) => ("proven", "the deciding step itself was seen"),
-        Some(Confidence::Likely) => ("likely", "all but the deciding step was seen"),
-        Some(Confidence::Possible) => ("possible", "some evidence is missing"),
-        None => ("nothing to judge", "no incident"),
-    };
+    let sure = confidence(analysis);
     let incidents = match (total, kinds) {
         (1, _) => "one incident".to_owned(),
         (total, 1) => format!("{} incidents of one kind", grouped(total)),

@@ -1,5 +1,6 @@
 //! The section of one kind of incident.
 
+use super::analysis_gaps::ends;
 use super::analysis_text::{moment_time, when};
 use super::html_build::Html;
 use super::ladder::Layout;
@@ -26,7 +27,7 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
         headline(html, incident);
         let time = format!("First SYN on {} UTC", when(incident));
         let lasted = incident.duration_ms.map_or_else(
-            || ", its end was not seen".to_owned(),
+            || unseen(incident).map_or_else(String::new, |unseen| format!(", its end was {unseen}")),
             |ms| format!(", ended after {}", seconds(ms)),
         );
         html.element("p", &[("class", "soft")], &format!("{time}{lasted}."));
@@ -41,6 +42,11 @@ pub(super) fn incident_section(html: &mut Html, number: usize, group: &[&Analyse
         }
         html.element("p", &[("class", "soft")], &format!("Incident {}", incident.id));
     });
+}
+
+/// What to say of the end where no time of it is known. A reset for another reason is the end, and was seen.
+fn unseen(incident: &Incident) -> Option<&'static str> {
+    (incident.verdict != Verdict::OtherReset).then_some("not seen")
 }
 
 fn headline(html: &mut Html, incident: &Incident) {
@@ -207,14 +213,16 @@ fn again(html: &mut Html, others: &[&Analysed]) {
         html.within("tbody", &[], |html| {
             for analysed in others.iter().take(MAX_LISTED) {
                 let incident = &analysed.incident;
-                let lasted = incident.duration_ms.map_or_else(|| "not seen".to_owned(), seconds);
+                let lasted = incident
+                    .duration_ms
+                    .map_or_else(|| unseen(incident).unwrap_or_default().to_owned(), seconds);
                 let logged = if incident.log_lines.is_empty() { "no" } else { "yes" };
                 html.within("tr", &[], |html| {
                     html.element("td", &[("class", "time")], &when(incident));
-                    html.element("td", &[], incident.connection.local.as_deref().unwrap_or("unknown"));
+                    html.element("td", &[], &ends(incident));
                     html.element("td", &[], &lasted);
                     html.element("td", &[], words::confidence(incident.confidence));
-                    html.element("td", &[], &format!("logged: {logged}"));
+                    html.element("td", &[], logged);
                 });
             }
         });

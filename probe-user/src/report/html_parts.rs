@@ -97,7 +97,8 @@ fn row(html: &mut Html, input: &InputAccount) {
         html.within("td", &[], |html| {
             html.text(read);
             for text in skipped {
-                html.within("div", &[("class", "warn")], |html| html.text(&format!("Skipped: {text}")));
+                let label = if kind.is_some() { "Note" } else { "Skipped" };
+                html.within("div", &[("class", "warn")], |html| html.text(&format!("{label}: {text}")));
             }
         });
         let size = bytes

@@ -4,6 +4,7 @@ use anstyle::Style;
 
 use super::text_escape::{escape, escape_all};
 use super::text_page::{GREEN, RED, YELLOW};
+use crate::diagnosis::evidence;
 use crate::diagnosis::incident::{
     Confidence, Incident, Outcome, OwnerInfo, Pod, Probe, ServiceInfo, Verdict,
 };
@@ -189,20 +190,26 @@ fn process(incident: &Incident) -> String {
     incident.owner.comm.as_deref().map_or_else(|| "The process".to_owned(), escape)
 }
 
+fn upper(sentence: &str) -> String {
+    sentence.strip_prefix("the ").map_or_else(|| sentence.to_owned(), |rest| format!("The {rest}"))
+}
+
 fn lower(who: &str) -> String {
     who.strip_prefix("The ").map_or_else(|| who.to_owned(), |rest| format!("the {rest}"))
 }
 
 fn other_reset(incident: &Incident) -> String {
-    if incident.service.is_none() && incident.confidence == Confidence::Possible {
-        return "The handshake was cut off by a reset: see what happened. Nothing shows that the source port belongs to an IPVS \
-                service, and nothing that was given shows what else it was."
-            .to_owned();
-    }
     if incident.service.is_none() {
-        return "The handshake was cut off, and what the inputs show of it does not fit a hijacked reply: see what happened. Nothing \
-                shows that the source port belongs to an IPVS service."
-            .to_owned();
+        let nothing = "Nothing shows that the source port belongs to an IPVS service";
+        return match evidence::reason(incident) {
+            Some(reason) if incident.confidence == Confidence::Possible => {
+                format!("{}. {nothing}.", upper(&escape_all(reason)))
+            }
+            Some(reason) => {
+                format!("{}. {nothing}, and a hijacked reply looks different.", upper(&escape_all(reason)))
+            }
+            None => format!("The handshake was cut off by a reset: see what happened. {nothing}."),
+        };
     }
     let who = lower(&process(incident));
     let and = "The source port belongs to an IPVS service, but IPVS was not seen to touch this connection.";

@@ -169,12 +169,18 @@ fn replace(inputs: &mut [InputAccount], account: InputAccount) {
 fn skipped(walked: Walked, inputs: &mut [InputAccount], material: &mut Material) {
     for skipped in walked.skipped {
         let sentence = skipped.why.clone();
+        if skipped.lost {
+            material.incomplete.push(format!("{}: {sentence}", skipped.name));
+        }
         match inputs.iter_mut().find(|input| input.name == skipped.name) {
             Some(input) => input.skipped.push(sentence),
+            None if skipped.lost => {}
             None => material.notes.push(format!("{}: {sentence}", skipped.name)),
         }
     }
     if walked.more_skipped > 0 {
-        material.notes.push(format!("{} more inputs were left out", walked.more_skipped));
+        let sentence = format!("{} more inputs were left out", walked.more_skipped);
+        let list = if walked.more_lost > 0 { &mut material.incomplete } else { &mut material.notes };
+        list.push(sentence);
     }
 }

@@ -260,7 +260,9 @@ impl<'a> TextReader<'a> {
                 Ok(count) => scanner.feed(block.get(..count).unwrap_or_default(), &mut failures),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    account.skipped.push(format!("reading failed: {error}"));
+                    let sentence = format!("reading failed: {error}");
+                    self.material.incomplete.push(format!("{}: {sentence}", account.name));
+                    account.skipped.push(sentence);
                     break;
                 }
             }

@@ -15,7 +15,7 @@ use crate::observation::Nanos;
 pub(super) const START: Nanos = 1_663_268_942_533_940_000;
 pub(super) const MS: Nanos = 1_000_000;
 
-/// One input: its name, how far its clock is ahead in milliseconds, and its packets as
+/// One input: its name (`relative` counts sequence numbers from 0), how far its clock is ahead in milliseconds, and its packets as
 /// `milliseconds interface source > destination FLAGS sequence acknowledgement TSval`.
 pub(super) struct Input<'a>(pub(super) &'a str, pub(super) Nanos, pub(super) &'a str);
 
@@ -40,11 +40,16 @@ pub(super) fn analyse(material: &Material, inputs: &[Input<'_>]) -> Analysis {
     let coverage = material.coverage();
     let is_service = |tuple: crate::observation::Tuple| coverage.is_service(tuple.local);
     let mut trackers = Vec::new();
-    for (number, Input(_, ahead, text)) in (0..).zip(inputs) {
+    for (number, Input(name, ahead, text)) in (0..).zip(inputs) {
         let mut tracker = Tracker::new(number, &is_service);
         for (line, text) in (1..).zip(text.lines().filter(|line| !line.trim().is_empty())) {
             let (ms, place, packet) = packet(text);
-            tracker.listed(Sight { at: START + (ms + ahead) * MS, place, number: line }, &packet);
+            let sight = Sight { at: START + (ms + ahead) * MS, place, number: line };
+            if *name == "relative" {
+                tracker.listed_relative(sight, &packet);
+            } else {
+                tracker.listed(sight, &packet);
+            }
         }
         trackers.push(tracker);
     }

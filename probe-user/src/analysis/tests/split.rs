@@ -98,3 +98,16 @@ fn what_is_refused_or_came_about_is_not_in_the_way_of_a_collision() {
     assert!(joined.connects.iter().any(|connect| connect.number == 4_000_000_001));
     assert_eq!(counts[0].forgotten, 40_000 - 32_768, "only closed ports were too many");
 }
+
+/// Wireshark's summary counts sequence numbers and time from 0: the same packets again, told once.
+#[test]
+fn a_listing_with_relative_numbers_of_the_same_packets_is_told_once() {
+    let relative =
+        POD.replace(" 101", " 1").replace(" 100", " 0").replace(" 500", " 0").replace(" 700", " 0");
+    let analysis = analyse(&with_table(), &[Input("pod.pcap", 0, POD), Input("relative", 99_000, &relative)]);
+    assert_eq!(only(&analysis).connection.isn, Some(100));
+    // Another connect from the same port is another one.
+    let other: String = relative.lines().take(4).collect::<Vec<_>>().join("\n");
+    let analysis = analyse(&with_table(), &[Input("pod.pcap", 0, POD), Input("relative", 99_000, &other)]);
+    assert_eq!(analysis.incidents.len(), 2);
+}

@@ -92,3 +92,40 @@ fn a_closed_pipe_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.stderr.is_empty(), "{}", stderr(&output));
 }
+
+/// What could not be read may have held the collision: it is never "nothing found, complete".
+#[test]
+fn what_cannot_be_read_of_a_directory_makes_it_incomplete() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = (0..70).fold(dir.path().join("deep"), |path, _| path.join("x"));
+    fs::create_dir_all(&deep).unwrap();
+    fs::copy(lab("node-any.pcap"), deep.join("capture")).unwrap();
+    let found = analyze(&[dir.path().join("deep").display().to_string()]);
+    assert_eq!(found.status, 3);
+    assert!(found.summary["incomplete"].to_string().contains("64 directories deep"), "{}", found.summary);
+
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_path_with_name(lab("ip_vs.txt"), "a/ip_vs").unwrap();
+    archive.append_path_with_name(lab("node-any.pcap"), "a/any.pcap").unwrap();
+    let bytes = archive.into_inner().unwrap();
+    let path = dir.path().join("cut.tar");
+    fs::write(&path, &bytes[..700]).unwrap();
+    let found = analyze(&[path.display().to_string()]);
+    assert_eq!(found.status, 3, "{}", found.summary);
+    assert!(found.summary["incomplete"].to_string().contains("cut.tar"), "{}", found.summary);
+}
+
+/// A compressed log that was cut off: what is left of it may be too little to be recognised.
+#[test]
+fn a_compressed_log_that_is_cut_is_incomplete() {
+    use std::io::Write;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&fs::read(&files("seed", &["kubelet.log"])[0]).unwrap()).unwrap();
+    let bytes = gzip.finish().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for length in [bytes.len() / 3, bytes.len() - 4] {
+        fs::write(file.path(), &bytes[..length]).unwrap();
+        let found = analyze(&[file.path().display().to_string()]);
+        assert_eq!(found.status, 3, "{length}: {:?}", found.inputs);
+    }
+}

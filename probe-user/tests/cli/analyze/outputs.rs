@@ -80,3 +80,65 @@ fn drawings_are_ascii_where_the_locale_is() {
     assert!(text("C").is_ascii());
     assert!(text("C.UTF-8").contains('│'));
 }
+
+/// A closed port: the text and the page say so, and not only that it was not IPVS.
+#[test]
+fn the_reason_of_another_reset_is_told() {
+    let listing = "\
+14:00:00.000000 IP 10.0.0.1.40000 > 10.0.0.2.9: Flags [S], seq 424037006, win 64240, length 0
+14:00:00.000100 IP 10.0.0.2.9 > 10.0.0.1.40000: Flags [R.], seq 0, ack 424037007, win 0, length 0
+";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), listing).unwrap();
+    let path = file.path().display().to_string();
+    for format in ["text", "html"] {
+        let output = portclash(&["analyze", "-o", format, &path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(words.contains("refused the connection: nobody listens there"), "{format}: {words}");
+        assert!(!words.contains("still open"), "{format}: it is over");
+    }
+}
+
+/// A port scan before a collision: the collision comes first, and the closed ports are one story.
+#[test]
+fn a_collision_is_told_before_a_thousand_closed_ports() {
+    use std::fmt::Write;
+    let mut listing = String::new();
+    for n in 0..1000_u32 {
+        let (seq, port) = (424_037_006 + n * 1000, 1000 + n);
+        let time = format!("13:00:{:02}.{:06}", n / 100, n % 100 * 1000);
+        writeln!(
+            listing,
+            "{time} IP 10.0.0.1.40000 > 10.0.0.2.{port}: Flags [S], seq {seq}, win 64240, length 0"
+        )
+        .unwrap();
+        writeln!(
+            listing,
+            "{time} IP 10.0.0.2.{port} > 10.0.0.1.40000: Flags [R.], seq 0, ack {}, win 0, length 0",
+            seq + 1
+        )
+        .unwrap();
+    }
+    let (syn, reply, own) = ("10.23.77.129.36704 > 10.23.77.138.80", "10.23.77.138.80", "10.23.77.129.36704");
+    for at in ["14:00:00", "14:00:01"] {
+        writeln!(listing, "{at}.100000 IP {syn}: Flags [S], seq 3142039474, win 64240, length 0").unwrap();
+        writeln!(
+            listing,
+            "{at}.100100 IP {reply} > {own}: Flags [S.], seq 1523494022, ack 3142039475, win 65160, length 0"
+        )
+        .unwrap();
+        writeln!(listing, "{at}.100200 IP {syn}: Flags [R], seq 3142039475, win 0, length 0").unwrap();
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), listing).unwrap();
+    let path = file.path().display().to_string();
+    let output = portclash(&["analyze", &path]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("COLLISION"), "{text}");
+    assert!(text.contains("The same happened 999 more times"), "{text}");
+    assert!(text.contains("from 10.0.0.1:40000 to 10.0.0.2:1001"), "{text}");
+    assert!(text.lines().count() < 150, "{text}");
+}
