@@ -90,6 +90,24 @@ impl Connect {
         self.distinct(|_| true)
     }
 
+    /// Whether a SYN-ACK to somebody else is the client's own before masquerading was undone, in an input that lacks the
+    /// SYN. Whoever is further from the one that resets waits longer for the RST: the server's side, where an address was
+    /// masqueraded; the client's name, where a backend was handed the reply. Clocks do not matter for that.
+    pub(super) fn is_masqueraded(&self, astray: &Seen, clients: &BTreeSet<SocketAddr>) -> bool {
+        let wait = |reply: &Seen| {
+            let answers = self.of(PacketKind::Reset).filter(|rst| {
+                (rst.input, rst.place, rst.source) == (reply.input, reply.place, reply.destination)
+                    && rst.at >= reply.at
+            });
+            answers.map(|rst| rst.at.saturating_sub(reply.at)).min()
+        };
+        let own = self
+            .of(PacketKind::SynAck)
+            .filter(|reply| reply.input != astray.input && clients.contains(&reply.destination));
+        let (own, other) = (own.filter_map(wait).min(), wait(astray));
+        own.zip(other).is_some_and(|(own, other)| other > own)
+    }
+
     /// Whether this is the RST with ACK of a server that goes on from its own SYN-ACK. A closed port has sent none, and
     /// its RST counts from 0 (RFC 9293, section 3.10.7.1).
     pub(super) fn is_after_reply(&self, rst: &Seen) -> bool {

@@ -93,7 +93,9 @@ impl Explainer<'_> {
         let is_handed = |seen: &&Seen| {
             is_service || reset(seen.destination) || self.context.coverage.is_backend(seen.destination)
         };
-        self.connect.astray().into_iter().filter(is_handed).copied().collect()
+        let clients = self.connect.clients();
+        let astray = self.connect.astray().into_iter().filter(is_handed);
+        astray.filter(|reply| !self.connect.is_masqueraded(reply, &clients)).copied().collect()
     }
 
     /// The source is no service, and IPVS was not seen.

@@ -96,3 +96,19 @@ fn a_service_at_the_destination_port_is_no_collision() {
     let analysis = analyse(&material, &[Input("a", 0, text)]);
     assert_eq!(only(&analysis).verdict, Verdict::OtherReset);
 }
+
+/// A half-open scan through masquerading, of whose server's side only one direction was captured from its SYN-ACK on.
+#[test]
+fn a_reply_before_masquerading_is_undone_is_no_hijack() {
+    let client = "
+        0  0 10.23.77.129:40000 > 10.23.77.138:80 SYN 100
+        10 0 10.23.77.138:80 > 10.23.77.129:40000 SYN-ACK 500 101
+        10 0 10.23.77.129:40000 > 10.23.77.138:80 RST 101
+    ";
+    let server = "
+        5  0 10.23.77.138:80 > 192.0.2.7:55555 SYN-ACK 500 101
+        15 0 192.0.2.7:55555 > 10.23.77.138:80 RST 101
+    ";
+    let analysis = analyse(&Material::default(), &[Input("client", 0, client), Input("server", 0, server)]);
+    assert_eq!(only(&analysis).verdict, Verdict::OtherReset);
+}
