@@ -294,6 +294,7 @@ pub(crate) fn named() -> Incident {
 }
 
 /// On a machine without any source of names.
+#[cfg(feature = "kube")]
 pub(crate) fn no_sources() -> Incident {
     let absent = |source, reason: &str| PodUpdate::Absent { source, reason: reason.to_owned() };
     named_by(vec![
