@@ -14,9 +14,11 @@ impl Progress for Silent {
     fn at(&mut self, _: u64) {}
 }
 
-/// The capture gives the incidents that the live trace told, although the JSON in it is not looked at.
+/// The capture and the node's table give the incidents that the live trace told, although the JSON in the capture is not
+/// looked at.
 pub fn says_the_same(path: &str, live: &[Value]) -> Result<()> {
-    let mut read = offline::read(&[PathBuf::from(path)], &Options::default(), &mut Silent)?;
+    let inputs = [PathBuf::from(path), PathBuf::from("/proc/net/ip_vs")];
+    let mut read = offline::read(&inputs, &Options::default(), &mut Silent)?;
     ensure!(read.material.earlier.len() == live.len(), "the JSON in {path} was not read");
     read.material.earlier.clear();
     let analysis = conclude(&read.material, &read.packets);

@@ -8,6 +8,9 @@ use crate::observation::Nanos;
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
 
+/// No record begins so: it would be of 1970, and of a packet without a byte.
+const ZEROS: [u8; RECORD_HEADER] = [0; RECORD_HEADER];
+
 /// What a record says of its packet.
 struct Header {
     seconds: u32,
@@ -99,7 +102,7 @@ impl<F: FnMut(Frame<'_>) + ?Sized> Records<'_, F> {
         while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
             let Header { seconds, fraction, captured, original } = self.order.header(header);
             let length = captured as usize;
-            if length > MAX_PIECE || captured > original {
+            if length > MAX_PIECE || captured > original || header == &ZEROS {
                 break;
             }
             let Some((bytes, next)) = after.split_at_checked(length) else { break };
@@ -121,6 +124,13 @@ impl<F: FnMut(Frame<'_>) + ?Sized> Records<'_, F> {
         let header = match window.want(RECORD_HEADER) {
             Ok([]) => return false,
             Ok(bytes) => match bytes.first_chunk() {
+                Some(&ZEROS) => {
+                    account.damaged += 1;
+                    return stop(
+                        account,
+                        format!("nothing but zeros from byte {offset} on, as after a crash"),
+                    );
+                }
                 Some(header) => self.order.header(header),
                 None => return stop(account, format!("the file ends within the record at byte {offset}")),
             },

@@ -170,6 +170,9 @@ impl<'a> Case<'a> {
         // That the port is a service's is what makes it a collision; the hijack itself proves that too.
         if self.no_service() && !ipvs_seen {
             judged.confidence = Confidence::Possible;
+        } else if self.no_service() && self.hijacks().is_empty() {
+            // A firewall may answer so too.
+            judged.confidence = Confidence::Likely;
         }
         if judged.outcome == Outcome::Pending && self.has(|fact| matches!(fact, Fact::FellSilent { .. })) {
             judged.outcome = Outcome::Failed;

@@ -67,10 +67,14 @@ impl Explainer<'_> {
         let tuple = hit.unwrap_or(own);
         let covered = coverage.of(tuple.local);
         let strayed = self.strayed(hit.is_some());
-        if hit.is_none() && strayed.is_empty() {
+        let rejected = covered != Covered::No && self.reply_rejected(own);
+        if hit.is_none() && strayed.is_empty() && !rejected {
             self.explain_otherwise(own, &covered)?;
         } else {
             self.began(tuple, covered.service());
+            if hit.is_none() && strayed.is_empty() {
+                self.no_service(tuple);
+            }
             if tuple.local != own.local {
                 self.masqueraded(tuple, own.local);
             }
@@ -81,6 +85,17 @@ impl Explainer<'_> {
             self.end(tuple);
         }
         Some(Explained::Connect { tuple, covered, observations: self.observations })
+    }
+
+    /// Whether the reply was answered with ICMP port unreachable. A stack that knows nothing of it answers with a RST: only
+    /// IPVS without a backend does so, or a firewall that is told to.
+    fn reply_rejected(&self, tuple: Tuple) -> bool {
+        let is_it = |seen: &Seen| {
+            matches!(seen.kind, PacketKind::Unreachable { port: true, .. })
+                && seen.destination == tuple.local
+                && seen.source == tuple.remote
+        };
+        !self.connect.is_completed() && self.connect.seen.iter().any(is_it)
     }
 
     /// SYN-ACKs that went to somebody else than the client, as far as that cannot be mere address translation of which

@@ -122,7 +122,7 @@ pub(super) fn why(incident: &Incident) -> String {
 
 /// Whether the source port is known to be a service, or was seen treated as one.
 fn is_port_known(incident: &Incident) -> bool {
-    incident.service.is_some() || incident.hijack.is_some() || incident.confidence > Confidence::Possible
+    incident.service.is_some() || incident.hijack.is_some() || incident.confidence == Confidence::Proven
 }
 
 fn listen_conflict(incident: &Incident) -> String {
@@ -269,7 +269,10 @@ pub(super) fn certainty(incident: &Incident) -> Option<String> {
         (Verdict::Collision, Outcome::Hijacked, _) => {
             "the reply was reset from an address that has no part in this connection, but is not known to be a backend"
         }
-        (Verdict::Collision, Outcome::NoBackend, _) => "IPVS was seen rejecting the reply",
+        (Verdict::Collision, Outcome::NoBackend, Confidence::Proven) => "IPVS was seen rejecting the reply",
+        (Verdict::Collision, Outcome::NoBackend, _) => {
+            "the reply was rejected as IPVS does it, but nothing that was given shows the source port as a service"
+        }
         (Verdict::Collision, Outcome::Survived, Confidence::Proven) => {
             "IPVS was seen taking a reply, and yet the handshake completed"
         }

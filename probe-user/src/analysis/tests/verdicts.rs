@@ -86,6 +86,10 @@ fn a_service_without_backends_answers_with_port_unreachable() {
     ";
     let analysis = analyse(&with_table(), &[Input("a", 0, text)]);
     assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::NoBackend, Confidence::Proven));
+    let without = analyse(&Material::default(), &[Input("a", 0, text)]);
+    assert_eq!(judged(&without), (Verdict::Collision, Outcome::NoBackend, Confidence::Likely));
+    let other_port = text.replace("36704", "40000");
+    assert!(analyse(&with_table(), &[Input("a", 0, &other_port)]).incidents.is_empty());
 }
 
 #[test]

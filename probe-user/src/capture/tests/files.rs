@@ -67,6 +67,15 @@ fn an_impossible_length_ends_the_reading_with_its_place() {
     assert!(account.notes[0].contains("byte 100"), "{:?}", account.notes);
 }
 
+#[test]
+fn zeros_after_a_crash_end_the_file() {
+    let mut file = make::pcap(Endian(false), false, 1, &[(1, 0, &[1; 60], 60)]);
+    file.extend(vec![0; 10_000]);
+    let (seen, account) = read_all(&file);
+    assert_eq!((seen.len(), account.cut, account.damaged), (1, true, 1));
+    assert!(account.notes[0].contains("zeros from byte 100"), "{:?}", account.notes);
+}
+
 /// libpcap #1252, NotYuSheng/TracePcap #23: interfaces of several link types in one file.
 #[test]
 fn every_interface_has_its_own_link_type_name_and_clock() {
