@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::expected::Addresses;
 use crate::lab::{Lab, restore};
 use crate::node::NODE;
-use crate::tracer::Tracer;
+use crate::tracer::{Traced, Tracer};
 
 /// A connect makes three events at least: it began, its reply was reset, it died. The ring of 4 MiB holds 10,699 of
 /// 392 bytes each.
@@ -23,12 +23,12 @@ const ROUNDS: u16 = 9;
 const PORTS: u16 = 500;
 const FIRST: u16 = 37_000;
 
-/// The tracer does not get to run while the ring fills up.
-pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
+/// A tracer that does not get to run while collisions come in hundreds.
+pub(super) fn overwhelmed(lab: &mut Lab, arguments: &[&str]) -> Result<Traced> {
     let addresses = Addresses::v4(0);
     let rule = |port| format!("-A -t {NODE}:{port} -s rr\n-a -t {NODE}:{port} -r {} -m\n", addresses.backend);
     restore(&(FIRST..FIRST + PORTS).map(rule).collect::<String>())?;
-    let mut running = Tracer::start(&[])?;
+    let mut running = Tracer::start(arguments)?;
     running.signal(Signal::SIGSTOP)?;
     let flooded = flood(addresses.remote.parse()?);
     running.signal(Signal::SIGCONT)?;
@@ -37,6 +37,12 @@ pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
     let (traced, messages) = running.stop()?;
     lab.note("portclash trace said", &messages);
     lab.note("summary", &format!("{:#}", traced.summary));
+    Ok(traced)
+}
+
+/// The tracer does not get to run while the ring fills up.
+pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
+    let traced = overwhelmed(lab, &[])?;
     let lost = traced.summary.get("lost").and_then(Value::as_object).context("no list of losses")?;
     let mut ring_full = 0;
     let incomplete = traced.summary.get("incomplete").and_then(Value::as_array).context("no list of gaps")?;
@@ -63,13 +69,8 @@ pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// The service ports that [`flood`] connects from.
-pub(super) fn ports() -> std::ops::Range<u16> {
-    FIRST..FIRST + PORTS
-}
-
 /// Connects from each of the ports, then closes without waiting; again and again.
-pub(super) fn flood(remote: SocketAddr) -> Result<()> {
+fn flood(remote: SocketAddr) -> Result<()> {
     for _ in 0..ROUNDS {
         let mut sockets = Vec::new();
         for port in FIRST..FIRST + PORTS {

@@ -1,20 +1,18 @@
 //! `trace --write`: the packets of a collision, from every namespace and device that they cross.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::Signal;
 use probe_user::capture::{Decoded, Segment};
 use probe_user::report::pcapng::Direction::{self, Inbound, Outbound};
 use serde_json::Value;
 
 use super::expected::{Addresses, Collision, timed_out};
-use super::losses::flood;
-use crate::lab::{Lab, assert_incidents, probe, restore};
+use super::losses::overwhelmed;
+use crate::lab::{Lab, assert_incidents, probe};
 use crate::netns;
-use crate::node::{NODE, POD};
+use crate::node::POD;
 use crate::offline;
 use crate::process::sysctl;
 use crate::tracer::Tracer;
@@ -255,18 +253,7 @@ fn unreachable(lab: &mut Lab, addresses: &Addresses) -> Result<()> {
 /// The tracer does not get to run while the ring of packets fills up: the losses are counted, whole and by device.
 pub(super) fn ring_full_is_counted(lab: &mut Lab) -> Result<()> {
     lab.takes_away(FILE);
-    let addresses = Addresses::v4(0);
-    let rule = |port| format!("-A -t {NODE}:{port} -s rr\n-a -t {NODE}:{port} -r {} -m\n", addresses.backend);
-    restore(&super::losses::ports().map(rule).collect::<String>())?;
-    let mut running = Tracer::start(&["--write", FILE])?;
-    running.signal(Signal::SIGSTOP)?;
-    let flooded = flood(addresses.remote.parse()?);
-    running.signal(Signal::SIGCONT)?;
-    flooded?;
-    running.wait_until("the first incident", Duration::from_secs(20), Tracer::has_found)?;
-    let (traced, messages) = running.stop()?;
-    lab.note("portclash trace said", &messages);
-    lab.note("summary", &format!("{:#}", traced.summary));
+    let traced = overwhelmed(lab, &["--write", FILE])?;
     let lost = traced.summary.pointer("/lost/packets/ring_full").and_then(Value::as_u64);
     let lost = lost.filter(|lost| *lost > 0).context("no packet found the ring full")?;
     let written = written::read(FILE)?;
