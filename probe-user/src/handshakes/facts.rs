@@ -1,15 +1,14 @@
 //! From the packets of a handshake to the observations that diagnosis reads.
 
+mod otherwise;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Connect, Coverage, Covered, PacketKind, Seen};
 use crate::ipvs::table::{IpvsConnection, Protocol, Service};
-use crate::observation::{Fact, Nanos, Observation, ResetCause, Tuple};
+use crate::observation::{Fact, Nanos, Observation, Tuple};
 
-/// A reply that comes later than this after the first SYN came to a client that may have given up: by then the SYN was
-/// sent again (initial RTO, RFC 6298).
-const LATE_NS: Nanos = 1_000_000_000;
 /// A client that still wants its connection sends its SYN again within this, after one or two attempts (1 s, 2 s, 4 s).
 const SILENCE_NS: Nanos = 8_000_000_000;
 
@@ -113,32 +112,6 @@ impl Explainer<'_> {
         astray.filter(|reply| !self.connect.is_masqueraded(reply, &clients)).copied().collect()
     }
 
-    /// The source is no service, and IPVS was not seen.
-    fn explain_otherwise(&mut self, tuple: Tuple, covered: &Covered) -> Option<()> {
-        if self.connect.is_completed() {
-            return self.delayed(tuple);
-        }
-        let cause = self.cause(covered);
-        // A server that repeats its old reply lost nothing but packets: a hijack makes it forget the connection.
-        let anew = self.reply_ignored(tuple).is_some_and(|(_, anew)| anew);
-        let unanswered = self.own_resets(tuple).is_empty() && !anew;
-        if cause.is_none() && (unanswered || *covered == Covered::No) {
-            return None;
-        }
-        self.began(tuple, None);
-        self.no_service(tuple);
-        let first = self.connect.seen.iter().find(|seen| is_reset(seen.kind)).copied();
-        if let (Some(cause), Some(reset)) = (cause, first) {
-            let source = self.source(&reset);
-            self.tell(reset.at, &source, Fact::ResetOtherwise { tuple, netns: None, cause });
-        } else {
-            self.resets(tuple, &[]);
-            self.ignored(tuple);
-            self.end(tuple);
-        }
-        Some(())
-    }
-
     /// The SYN that was sent again after a reply that had been seen, and whether the server answered anew.
     fn reply_ignored(&self, tuple: Tuple) -> Option<(Seen, bool)> {
         let replies: Vec<&Seen> =
@@ -165,55 +138,6 @@ impl Explainer<'_> {
         let Some(syn) = self.connect.of(PacketKind::Syn).next().copied() else { return };
         let source = self.source(&syn);
         self.tell(syn.at, &source, Fact::NoService { tuple, netns: None });
-    }
-
-    /// Why the handshake was reset, if it is a known reason other than IPVS.
-    fn cause(&self, covered: &Covered) -> Option<ResetCause> {
-        let (clients, servers) = (self.connect.clients(), self.connect.servers());
-        let acked: Vec<&Seen> = self.connect.of(PacketKind::ResetAck).collect();
-        let by_server =
-            acked.iter().find(|rst| self.answers_syn(rst.acknowledgement) && servers.contains(&rst.source));
-        if let Some(rst) = by_server {
-            let had_answered = self.connect.is_after_reply(rst);
-            return Some(if had_answered { ResetCause::AbortedByServer } else { ResetCause::ClosedPort });
-        }
-        if acked.iter().any(|rst| self.answers_syn(rst.sequence) && clients.contains(&rst.source)) {
-            return Some(ResetCause::Aborted);
-        }
-        let resets: Vec<&Seen> =
-            self.connect.of(PacketKind::Reset).filter(|rst| clients.contains(&rst.source)).collect();
-        let first = resets.first()?;
-        if resets.iter().all(|rst| !servers.contains(&rst.destination)) {
-            return Some(ResetCause::NoReverseNat(first.destination));
-        }
-        let begin = self.connect.of(PacketKind::Syn).next()?.at;
-        let reply = self.connect.of(PacketKind::SynAck).next()?.at;
-        let tried_again = self.connect.of(PacketKind::Syn).any(|syn| syn.at > first.at);
-        if !tried_again && reply.saturating_sub(begin) >= LATE_NS {
-            return Some(ResetCause::LateReply);
-        }
-        match covered {
-            Covered::No => Some(ResetCause::Unexplained),
-            Covered::Unknown if !tried_again => Some(ResetCause::Dropped),
-            _ => None,
-        }
-    }
-
-    /// A completed handshake that took a second SYN, to a service: what a reused port costs.
-    fn delayed(&mut self, tuple: Tuple) -> Option<()> {
-        let syns = self.connect.distinct(|seen| seen.kind == PacketKind::Syn && tuple_of(seen) == tuple);
-        let [first, second] = syns.as_slice() else { return None };
-        let waited = second.at.saturating_sub(first.at);
-        let answered_before = self.connect.of(PacketKind::SynAck).any(|reply| reply.at < second.at);
-        if answered_before || !self.context.coverage.is_service(tuple.remote) || waited < LATE_NS / 2 {
-            return None;
-        }
-        let (at, source) = (second.at, self.source(second));
-        self.began(tuple, None);
-        self.no_service(tuple);
-        self.tell(at, &source, Fact::FirstSynLost { tuple, netns: None, waited_ns: waited });
-        self.end(tuple);
-        Some(())
     }
 
     fn began(&mut self, tuple: Tuple, service: Option<&Arc<Service>>) {
