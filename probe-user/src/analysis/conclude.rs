@@ -1,7 +1,8 @@
 //! From observations to what the report shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::gather::{self, Gathered};
 use super::material::Material;
@@ -61,7 +62,7 @@ pub fn conclude(material: &Material, packets: &Packets) -> Analysis {
     }
     let left_out = incidents.len().saturating_sub(MAX_INCIDENTS);
     truncate(&mut incidents);
-    let gaps = missing(material.requests.iter().map(|from| &from.value));
+    let gaps = gaps(material);
     let show = Show { material, packets, gathered: &gathered, gaps: &gaps };
     let incidents = incidents.into_iter().map(|incident| show.analysed(incident, &mut names)).collect();
     Analysis {
@@ -104,7 +105,7 @@ fn logged(
     material: &Material,
     gathered: &Gathered,
     names: &mut Names,
-) -> (Vec<Observation>, BTreeMap<std::sync::Arc<str>, Nanos>) {
+) -> (Vec<Observation>, BTreeMap<Arc<str>, Nanos>) {
     let begun = gathered.observations.iter().filter_map(|seen| match &seen.fact {
         crate::observation::Fact::ConnectBegan { tuple, .. } => Some((tuple.remote, seen.at)),
         _ => None,
@@ -174,7 +175,7 @@ fn summary(diagnosis: &Diagnosis, material: &Material, packets: &Packets) -> Sum
     }
 }
 
-fn clocks(packets: &Packets, shifted: &BTreeMap<std::sync::Arc<str>, Nanos>) -> Vec<String> {
+fn clocks(packets: &Packets, shifted: &BTreeMap<Arc<str>, Nanos>) -> Vec<String> {
     let name = |input: u32| packets.inputs.get(input as usize).map_or("?", |input| &input.name);
     let captures = packets.joined.clocks.iter().map(|clock| {
         let (one, other) = (name(clock.input), name(clock.reference));
@@ -196,7 +197,7 @@ struct Show<'a> {
     material: &'a Material,
     packets: &'a Packets,
     gathered: &'a Gathered,
-    gaps: &'a [Missing],
+    gaps: &'a [(Arc<str>, Missing)],
 }
 
 impl Show<'_> {
@@ -254,12 +255,11 @@ impl Show<'_> {
     fn missing_request(&self, incident: &Incident) -> Option<super::model::Moment> {
         let at = picture::nanos(&incident.started_at)?;
         let client = address(incident.connection.local.as_ref())?.ip();
-        let fits = |gap: &&Missing| gap.client == client && gap.offset_from(at).is_some();
+        let fits = |(_, gap): &&(Arc<str>, Missing)| gap.client == client && gap.offset_from(at).is_some();
         let mut gaps = self.gaps.iter().filter(fits);
         // Two that fit equally well tell nothing.
-        let (gap, None) = (gaps.next()?, gaps.next()) else { return None };
-        let input = self.material.requests.first().map(|from| from.input.to_string()).unwrap_or_default();
-        Some(gap.moment(&input, at, gap.offset_from(at)?))
+        let ((input, gap), None) = (gaps.next()?, gaps.next()) else { return None };
+        Some(gap.moment(input, at, gap.offset_from(at)?))
     }
 }
 
@@ -273,6 +273,16 @@ fn forget_numbers(incident: &mut Incident) {
     for evidence in &mut incident.evidence {
         evidence.text = evidence.text.replace(&first, "0, relative").replace(&next, "1, relative");
     }
+}
+
+/// Requests that each server's log lacks.
+fn gaps(material: &Material) -> Vec<(Arc<str>, Missing)> {
+    let inputs: BTreeSet<&Arc<str>> = material.requests.iter().map(|from| &from.input).collect();
+    let of = |input: &Arc<str>| {
+        let requests = material.requests.iter().filter(|from| from.input == *input).map(|from| &from.value);
+        missing(requests).into_iter().map(|gap| (Arc::clone(input), gap)).collect::<Vec<_>>()
+    };
+    inputs.into_iter().flat_map(of).collect()
 }
 
 fn address(text: Option<&String>) -> Option<SocketAddr> {

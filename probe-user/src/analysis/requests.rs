@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::model::Moment;
+use super::zones::{STEP, WIDEST, difference};
 use crate::access_log::Request;
 use crate::diagnosis::time::rfc3339;
 use crate::observation::Nanos;
@@ -22,10 +23,6 @@ pub struct Missing {
 }
 
 const SECOND: Nanos = 1_000_000_000;
-/// Time zones differ by multiples of this.
-const ZONE_STEP: Nanos = 900 * SECOND;
-/// The widest that two zones differ: UTC-12 and UTC+14.
-const ZONE_MAX: Nanos = 26 * 3600 * SECOND;
 /// The log has whole seconds, and a request is logged when it was answered.
 const NEAR: Nanos = 1_500_000_000;
 /// Requests of one client that show its rhythm.
@@ -73,8 +70,8 @@ impl Missing {
     /// `at` was for.
     pub fn offset_from(&self, at: Nanos) -> Option<Nanos> {
         let distance = self.at - at;
-        let zone = (distance + distance.signum() * ZONE_STEP / 2) / ZONE_STEP * ZONE_STEP;
-        ((distance - zone).abs() <= NEAR && zone.abs() <= ZONE_MAX).then_some(zone)
+        let zone = (distance + distance.signum() * STEP / 2) / STEP * STEP;
+        ((distance - zone).abs() <= NEAR && zone.abs() <= WIDEST).then_some(zone)
     }
 
     /// For the timeline of the incident at `at`.
@@ -82,11 +79,7 @@ impl Missing {
         let clock = match offset {
             0 => String::new(),
             ahead => {
-                let (hours, minutes) = (ahead.abs() / (3600 * SECOND), ahead.abs() / (60 * SECOND) % 60);
-                let how = if ahead > 0 { "ahead of" } else { "behind" };
-                format!(
-                    "; this log's clock is {hours}:{minutes:02} h {how} that of the packets, another time zone"
-                )
+                format!("; this log's clock is {} that of the packets, another time zone", difference(ahead))
             }
         };
         Moment {

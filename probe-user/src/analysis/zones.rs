@@ -10,9 +10,9 @@ use crate::observation::Nanos;
 
 const SECOND: Nanos = 1_000_000_000;
 /// Time zones differ by multiples of this.
-const STEP: Nanos = 900 * SECOND;
-/// The widest that two zones differ.
-const WIDEST: Nanos = 26 * 3600 * SECOND;
+pub(super) const STEP: Nanos = 900 * SECOND;
+/// The widest that two zones differ: UTC-12 and UTC+14.
+pub(super) const WIDEST: Nanos = 26 * 3600 * SECOND;
 /// A probe fails as much later than its connect began: timeouts of 1 s to 10 s, and what a busy node adds.
 const FAILS_AFTER: (Nanos, Nanos) = (SECOND / 2, 11 * SECOND);
 
@@ -54,12 +54,18 @@ fn only(zones: &BTreeMap<Nanos, usize>) -> Option<Nanos> {
     }
 }
 
-/// `kubelet.log is 8:00 h ahead of the packets, as if of another time zone`
-pub(super) fn sentence(file: &str, ahead: Nanos) -> String {
+/// `8:00 h ahead of`
+pub(super) fn difference(ahead: Nanos) -> String {
     let (hours, minutes) = (ahead.abs() / (3600 * SECOND), ahead.abs() / (60 * SECOND) % 60);
     let how = if ahead > 0 { "ahead of" } else { "behind" };
+    format!("{hours}:{minutes:02} h {how}")
+}
+
+/// `kubelet.log is 8:00 h ahead of the packets, as if of another time zone`
+pub(super) fn sentence(file: &str, ahead: Nanos) -> String {
+    let difference = difference(ahead);
     format!(
-        "{file} is {hours}:{minutes:02} h {how} the packets: it has no time zone, and with this difference, a time zone's, its lines \
+        "{file} is {difference} the packets: it has no time zone, and with this difference, a time zone's, its lines \
          fit them"
     )
 }

@@ -51,8 +51,10 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
     let sources = Sources::open(paths, options.limits)?;
     let mut texts = TextReader::new(options);
     let mut inputs: Vec<InputAccount> = Vec::new();
+    let mut kinds = Vec::new();
     let walked = sources.visit(&mut |mut found| {
         let mut account = account(&found);
+        kinds.extend(found.kind);
         match found.kind {
             Some(kind) if !is_later(kind) => texts.table(kind, &mut found, &mut account),
             Some(_) => {}
@@ -66,7 +68,7 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
     let is_service = |tuple: Tuple| coverage.is_service(tuple.local);
     let (mut packets, mut trackers, mut dated) = (Vec::new(), Vec::new(), Vec::new());
     let mut room = MAX_KEPT_PACKETS;
-    if inputs.iter().any(|input| wants(input, is_packets)) {
+    if kinds.iter().any(|kind| is_packets(*kind)) {
         sources.visit(&mut |mut found| {
             let Some(kind) = found.kind.filter(|kind| is_packets(*kind)) else { return };
             let number = u32::try_from(trackers.len()).unwrap_or(u32::MAX);
@@ -94,7 +96,7 @@ pub fn read(paths: &[PathBuf], options: &Options, progress: &mut dyn Progress) -
     let spans =
         packets.iter().zip(&dated).filter(|(_, dated)| **dated).filter_map(|(input, _)| input.counts.span);
     let latest = spans.map(|(_, last)| last).max();
-    if inputs.iter().any(|input| wants(input, is_log)) {
+    if kinds.iter().any(|kind| is_log(*kind)) {
         sources.visit(&mut |mut found| {
             if found.kind.is_some_and(is_log) {
                 let mut account = account(&found);
@@ -125,19 +127,6 @@ const fn unit(kind: Kind) -> &'static str {
         Kind::PacketListing(_) => "line",
         _ => "packet",
     }
-}
-
-/// Whether an input was left for a later walk: nothing was taken from it yet.
-fn wants(input: &InputAccount, which: fn(Kind) -> bool) -> bool {
-    let samples = [
-        Kind::Capture(crate::capture::Format::Pcap),
-        Kind::Capture(crate::capture::Format::Pcapng),
-        Kind::PacketListing(crate::capture::listing::ListingForm::Tcpdump),
-        Kind::PacketListing(crate::capture::listing::ListingForm::Wireshark),
-        Kind::KubeletLog,
-    ];
-    let mut wanted = samples.into_iter().filter(|kind| which(*kind));
-    wanted.any(|kind| input.kind.as_deref() == Some(kind.to_string().as_str()))
 }
 
 fn account(found: &Found<'_>) -> InputAccount {

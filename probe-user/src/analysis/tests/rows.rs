@@ -244,3 +244,33 @@ fn a_waiting_socket_names_the_owner_of_the_connect_that_a_capture_shows() {
     assert_eq!(judged(&analysis), (Verdict::Collision, Outcome::Pending, Confidence::Likely));
     assert_eq!(only(&analysis).owner.comm.as_deref(), Some("kubelet"));
 }
+
+#[test]
+fn a_gap_is_told_of_the_log_that_has_it() {
+    let log = |input: &str, seconds: &[i64]| {
+        let line = |(n, second): (usize, &i64)| {
+            let at = START / 1_000_000_000 + second;
+            let stamp =
+                jiff::Timestamp::from_second(at).unwrap().strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
+            let line = format!(
+                "10.23.77.129 - - [{stamp}] \"GET / HTTP/1.1\" 200 615 \"-\" \"kube-probe/1.23\" \"-\""
+            );
+            let mut read = Vec::new();
+            crate::access_log::read(line.as_bytes(), &mut |request| read.push(request));
+            let value = crate::access_log::Request { line: n as u64 + 1, ..read.remove(0) };
+            FromInput { input: Arc::from(input), at: START, value }
+        };
+        seconds.iter().enumerate().map(line).collect::<Vec<_>>()
+    };
+    // Both servers are probed at once; only the second one missed a request.
+    let requests = [log("whole.log", &[-20, -10, 0, 10, 20]), log("gap.log", &[-20, -10, 10, 20])].concat();
+    let material = Material { requests, ..with_table() };
+    let analysis = analyse(&material, &[Input("pod.pcap", 0, POD)]);
+    let told: Vec<_> = analysis.incidents[0]
+        .timeline
+        .iter()
+        .filter(|moment| moment.text.contains("logged no request"))
+        .collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].source, "gap.log, after line 2");
+}
