@@ -39,9 +39,9 @@ pub fn ipvs_text(bytes: &[u8]) {
     }
 }
 
-/// Headers and comments.
+/// Headers and remarks.
 fn is_no_row(line: &&[u8]) -> bool {
-    const STARTS: [&[u8]; 7] = [
+    const STARTS: [&[u8]; 8] = [
         b"IP Virtual Server version",
         b"Prot LocalAddress:Port",
         b"-> RemoteAddress:Port",
@@ -49,6 +49,7 @@ fn is_no_row(line: &&[u8]) -> bool {
         b"pro expire",
         b"Pro FromIP",
         b"#",
+        b"$ ",
     ];
     STARTS.iter().any(|start| line.starts_with(start))
 }
