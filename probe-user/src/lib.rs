@@ -22,4 +22,5 @@ pub mod observation;
 pub mod pods;
 pub mod ports;
 pub mod report;
+pub mod serve;
 pub mod sources;
