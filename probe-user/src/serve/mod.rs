@@ -7,6 +7,7 @@ pub mod counts;
 pub mod exposure;
 mod gather;
 pub mod process;
+pub mod http;
 pub mod recent;
 mod recheck;
 pub mod setters;
