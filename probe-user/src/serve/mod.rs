@@ -4,4 +4,5 @@
 //! incidents, and the second asks the first for a [`snapshot::Snapshot`] whenever somebody wants numbers.
 
 pub mod recent;
+pub mod recorder;
 pub mod snapshot;
