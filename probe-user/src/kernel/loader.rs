@@ -71,6 +71,9 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
+/// Why a hook is not attached that could be, had this process not given its privileges up.
+const DROPPED: &str = "privileges were dropped; it is attached after a new start";
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -92,6 +95,10 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Nothing can be attached any more.
+    privileges_dropped: bool,
+    /// Whether ip_vs was there the last time.
+    ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
     /// Service table in the kernel.
@@ -145,7 +152,19 @@ impl Tracer {
         let services = ServiceMap::open(&mut ebpf)?;
         // Large, and only fentry needs it: dropped after attaching.
         let btf = Btf::from_sys_fs().ok();
-        Ok(Self { ebpf, ladder, counts: false, btf, options, log, layout, hooks: BTreeMap::new(), services })
+        Ok(Self {
+            ebpf,
+            ladder,
+            counts: false,
+            btf,
+            options,
+            log,
+            privileges_dropped: false,
+            ipvs_loaded: false,
+            layout,
+            hooks: BTreeMap::new(),
+            services,
+        })
     }
 
     /// Every need and its ways, in the order in which they are attached.
@@ -161,6 +180,7 @@ impl Tracer {
 
     /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
     pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
+        self.ipvs_loaded = ipvs_loaded;
         for (need, ways) in self.needs() {
             if ladder::needs_ipvs(need) && !ipvs_loaded {
                 let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
@@ -183,6 +203,7 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
+        self.ipvs_loaded = loaded;
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
@@ -194,6 +215,22 @@ impl Tracer {
                 self.hooks.insert(need, Hook { refused, ..Hook::default() });
             }
         }
+    }
+
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.privileges_dropped = true;
+    }
+
+    /// Whether a hook is missing only because privileges were dropped.
+    pub fn lacks_privileges(&self) -> bool {
+        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
+        refused.any(|(_, why)| why == DROPPED)
+    }
+
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {
@@ -224,6 +261,9 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        if self.privileges_dropped {
+            return Err(DROPPED.to_owned());
+        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)

@@ -223,7 +223,7 @@ impl Live {
 
     fn take_table(&mut self, read: TableRead) -> Result<(), LiveError> {
         let Some(table) = read.table else { return Ok(()) };
-        let difference = self.table.replace(table);
+        let difference = self.table.replace(table, self.clock.now());
         if difference.is_empty() && self.table.reads > 1 {
             return Ok(());
         }
@@ -271,9 +271,19 @@ impl Live {
         self.clock
     }
 
+    /// Takes the wall clock as it is now, after somebody has set it. What was observed before keeps its times.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// The traced namespace.
     pub const fn netns(&self) -> &NetNs {
         &self.netns
+    }
+
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.tracer.privileges_dropped();
     }
 
     /// The kernel side.
