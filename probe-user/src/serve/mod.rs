@@ -10,5 +10,6 @@ pub mod process;
 pub mod http;
 pub mod recent;
 mod recheck;
+pub mod recorder;
 pub mod setters;
 pub mod snapshot;
