@@ -8,6 +8,7 @@ pub mod exposure;
 mod gather;
 pub mod process;
 pub mod http;
+pub mod privileges;
 pub mod recent;
 mod recheck;
 pub mod recorder;
