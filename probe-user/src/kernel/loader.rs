@@ -72,9 +72,6 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
-/// Why a hook is not attached that could be, had this process not given its privileges up.
-const DROPPED: &str = "privileges were dropped; it is attached after a new start";
-
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -96,8 +93,6 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
-    /// Nothing can be attached any more.
-    privileges_dropped: bool,
     /// Whether ip_vs was there the last time.
     ipvs_loaded: bool,
     layout: Layout,
@@ -165,14 +160,12 @@ impl Tracer {
             btf,
             options,
             log,
-            privileges_dropped: false,
             ipvs_loaded: false,
             layout,
             hooks: BTreeMap::new(),
+            dropped: false,
             services,
         })
-        let (hooks, counts, dropped) = (BTreeMap::new(), false, false);
-        Ok(Self { ebpf, ladder, counts, btf, options, log, layout, hooks, dropped, services })
     }
 
     /// Every need and its ways, in the order in which they are attached.
@@ -225,20 +218,11 @@ impl Tracer {
         }
     }
 
-    /// This process has no privileges any more: what is not attached now never will be.
-    pub fn privileges_dropped(&mut self) {
-        self.privileges_dropped = true;
-    }
-
-    /// Whether a hook is missing only because privileges were dropped.
-    pub fn lacks_privileges(&self) -> bool {
-        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
-        refused.any(|(_, why)| why == DROPPED)
-    }
-
     /// Whether ip_vs was there when its hooks were last attached or tried to be.
     pub const fn has_tried_ipvs(&self) -> bool {
         self.ipvs_loaded
+    }
+
     /// The caller has dropped what attaching takes: from now on a hook that ip_vs took along is lost.
     pub const fn privileges_dropped(&mut self) {
         self.dropped = true;
@@ -311,9 +295,6 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
-        if self.privileges_dropped {
-            return Err(DROPPED.to_owned());
-        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)

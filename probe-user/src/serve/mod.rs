@@ -6,9 +6,9 @@
 pub mod counts;
 pub mod exposure;
 mod gather;
-pub mod process;
 pub mod http;
 pub mod privileges;
+pub mod process;
 pub mod recent;
 mod recheck;
 pub mod recorder;

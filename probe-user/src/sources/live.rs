@@ -281,11 +281,6 @@ impl Live {
         &self.netns
     }
 
-    /// This process has no privileges any more: what is not attached now never will be.
-    pub fn privileges_dropped(&mut self) {
-        self.tracer.privileges_dropped();
-    }
-
     /// The kernel side.
     pub const fn tracer(&self) -> &Tracer {
         &self.tracer
