@@ -57,6 +57,11 @@ pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
     write_line(out, probe)
 }
 
+/// Incidents as one JSON array.
+pub fn array<'a>(incidents: impl Iterator<Item = &'a Incident>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&incidents.collect::<Vec<_>>())
+}
+
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     // In one piece, so that a reader never sees half a line followed by another program's output.
     let mut line = serde_json::to_vec(value)?;
