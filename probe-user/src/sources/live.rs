@@ -223,7 +223,7 @@ impl Live {
 
     fn take_table(&mut self, read: TableRead) -> Result<(), LiveError> {
         let Some(table) = read.table else { return Ok(()) };
-        let difference = self.table.replace(table);
+        let difference = self.table.replace(table, self.clock.now());
         if difference.is_empty() && self.table.reads > 1 {
             return Ok(());
         }
@@ -271,24 +271,29 @@ impl Live {
         self.clock
     }
 
+    /// Takes the wall clock as it is now, after somebody has set it. What was observed before keeps its times.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// The traced namespace.
     pub const fn netns(&self) -> &NetNs {
         &self.netns
     }
 
-    /// The kernel side.
-    pub const fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// The caller has dropped its privileges: see [`Tracer::privileges_dropped`].
-    pub const fn privileges_dropped(&mut self) {
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
         self.tracer.privileges_dropped();
     }
 
     /// Whether CAP_BPF and CAP_PERFMON are still wanted: ip_vs is not there yet, and has functions to be hooked.
     pub fn waits_for_ipvs(&self) -> bool {
         self.tracer.waits_for_ipvs(KernelInfo::read(Path::new("/")).kprobes.is_some())
+    }
+
+    /// The kernel side.
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The service table as it is known now.
