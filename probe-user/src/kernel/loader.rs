@@ -126,14 +126,9 @@ pub struct Tracer {
     ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
-    /// Nothing can be attached any more, see [`Tracer::privileges_dropped`].
-    dropped: bool,
     /// Service table in the kernel.
     pub services: ServiceMap,
 }
-
-/// Why a hook is not attached again.
-pub const DROPPED: &str = "privileges were dropped (it is attached when portclash is started again)";
 
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
@@ -239,7 +234,7 @@ impl Tracer {
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
-                let hook = if self.dropped { self.without_privileges(ways) } else { self.attach_need(ways) };
+                let hook = self.attach_need(ways);
                 self.hooks.insert(need, hook);
             } else if !loaded && attached {
                 self.detach(ways);
@@ -249,14 +244,15 @@ impl Tracer {
         }
     }
 
-    /// Whether ip_vs was there when its hooks were last attached or tried to be.
-    pub const fn has_tried_ipvs(&self) -> bool {
-        self.ipvs_loaded
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.privileges_dropped = true;
     }
 
-    /// The caller has dropped what attaching takes: from now on a hook that ip_vs took along is lost.
-    pub const fn privileges_dropped(&mut self) {
-        self.dropped = true;
+    /// Whether a hook is missing only because privileges were dropped.
+    pub fn lacks_privileges(&self) -> bool {
+        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
+        refused.any(|(_, why)| why == DROPPED)
     }
 
     /// Whether a hook is still to be attached once ip_vs is loaded, which takes CAP_BPF and CAP_PERFMON then.
@@ -264,16 +260,9 @@ impl Tracer {
     pub fn waits_for_ipvs(&self, kprobes: bool) -> bool {
         let waits = |(need, ways): (Need, &'static [Way])| {
             ladder::needs_ipvs(need)
-                && self.hooks.get(&need).is_some_and(|hook| hook.way.is_none())
                 && ladder::allowed(ways, self.options.hooks).iter().any(|way| !way.steps.is_empty())
         };
-        kprobes && !self.dropped && self.needs().any(waits)
-    }
-
-    /// Needs whose hook is lost because privileges were dropped before ip_vs came back. Only a new start helps.
-    pub fn lost_for_good(&self) -> Vec<Need> {
-        let dropped = |hook: &Hook| hook.refused.iter().any(|(_, why)| why == DROPPED);
-        self.hooks.iter().filter(|(_, hook)| dropped(hook)).map(|(need, _)| *need).collect()
+        kprobes && !self.ipvs_loaded && !self.privileges_dropped && self.needs().any(waits)
     }
 
     /// A map that may be read, to find out what reading takes: the counters.
@@ -284,18 +273,9 @@ impl Tracer {
         }
     }
 
-    /// What is left of a need's ways where nothing can be attached: those without a hook.
-    fn without_privileges(&self, ways: &'static [Way]) -> Hook {
-        let mut hook = Hook::default();
-        for way in ladder::allowed(ways, self.options.hooks) {
-            if way.steps.is_empty() {
-                hook.way = Some(way.name);
-                hook.limit = way.limit;
-                break;
-            }
-            hook.refused.push((way.name, DROPPED.to_owned()));
-        }
-        hook
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {

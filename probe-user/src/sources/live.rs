@@ -292,19 +292,19 @@ impl Live {
         &self.netns
     }
 
-    /// The kernel side.
-    pub const fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// The caller has dropped its privileges: see [`Tracer::privileges_dropped`].
-    pub const fn privileges_dropped(&mut self) {
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
         self.tracer.privileges_dropped();
     }
 
     /// Whether CAP_BPF and CAP_PERFMON are still wanted: ip_vs is not there yet, and has functions to be hooked.
     pub fn waits_for_ipvs(&self) -> bool {
         self.tracer.waits_for_ipvs(KernelInfo::read(Path::new("/")).kprobes.is_some())
+    }
+
+    /// The kernel side.
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The service table as it is known now.
