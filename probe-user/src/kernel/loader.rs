@@ -101,6 +101,9 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
+/// Why a hook is not attached that could be, had this process not given its privileges up.
+const DROPPED: &str = "privileges were dropped; it is attached after a new start";
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -122,6 +125,8 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Nothing can be attached any more.
+    privileges_dropped: bool,
     /// Whether ip_vs was there the last time.
     ipvs_loaded: bool,
     layout: Layout,
@@ -186,10 +191,10 @@ impl Tracer {
             btf,
             options,
             log,
+            privileges_dropped: false,
             ipvs_loaded: false,
             layout,
             hooks: BTreeMap::new(),
-            dropped: false,
             services,
         })
     }
@@ -306,6 +311,9 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        if self.privileges_dropped {
+            return Err(DROPPED.to_owned());
+        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)

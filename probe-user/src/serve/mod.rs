@@ -6,6 +6,7 @@
 pub mod counts;
 pub mod exposure;
 mod gather;
+pub mod http;
 pub mod privileges;
 pub mod process;
 pub mod recent;
