@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
     self, CgroupAttachMode, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SockOps, TracePoint,
 };
@@ -92,11 +93,18 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Whether ip_vs was there the last time.
+    ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
+    /// Nothing can be attached any more, see [`Tracer::privileges_dropped`].
+    dropped: bool,
     /// Service table in the kernel.
     pub services: ServiceMap,
 }
+
+/// Why a hook is not attached again.
+pub const DROPPED: &str = "privileges were dropped (it is attached when portclash is started again)";
 
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
@@ -145,7 +153,19 @@ impl Tracer {
         let services = ServiceMap::open(&mut ebpf)?;
         // Large, and only fentry needs it: dropped after attaching.
         let btf = Btf::from_sys_fs().ok();
-        Ok(Self { ebpf, ladder, counts: false, btf, options, log, layout, hooks: BTreeMap::new(), services })
+        Ok(Self {
+            ebpf,
+            ladder,
+            counts: false,
+            btf,
+            options,
+            log,
+            ipvs_loaded: false,
+            layout,
+            hooks: BTreeMap::new(),
+            dropped: false,
+            services,
+        })
     }
 
     /// Every need and its ways, in the order in which they are attached.
@@ -161,6 +181,7 @@ impl Tracer {
 
     /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
     pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
+        self.ipvs_loaded = ipvs_loaded;
         for (need, ways) in self.needs() {
             if ladder::needs_ipvs(need) && !ipvs_loaded {
                 let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
@@ -183,10 +204,11 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
+        self.ipvs_loaded = loaded;
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
-                let hook = self.attach_need(ways);
+                let hook = if self.dropped { self.without_privileges(ways) } else { self.attach_need(ways) };
                 self.hooks.insert(need, hook);
             } else if !loaded && attached {
                 self.detach(ways);
@@ -194,6 +216,55 @@ impl Tracer {
                 self.hooks.insert(need, Hook { refused, ..Hook::default() });
             }
         }
+    }
+
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
+    }
+
+    /// The caller has dropped what attaching takes: from now on a hook that ip_vs took along is lost.
+    pub const fn privileges_dropped(&mut self) {
+        self.dropped = true;
+    }
+
+    /// Whether a hook is still to be attached once ip_vs is loaded, which takes CAP_BPF and CAP_PERFMON then.
+    /// `kprobes`: whether this kernel has them; all hooks in modules are such.
+    pub fn waits_for_ipvs(&self, kprobes: bool) -> bool {
+        let waits = |(need, ways): (Need, &'static [Way])| {
+            ladder::needs_ipvs(need)
+                && self.hooks.get(&need).is_some_and(|hook| hook.way.is_none())
+                && ladder::allowed(ways, self.options.hooks).iter().any(|way| !way.steps.is_empty())
+        };
+        kprobes && !self.dropped && self.needs().any(waits)
+    }
+
+    /// Needs whose hook is lost because privileges were dropped before ip_vs came back. Only a new start helps.
+    pub fn lost_for_good(&self) -> Vec<Need> {
+        let dropped = |hook: &Hook| hook.refused.iter().any(|(_, why)| why == DROPPED);
+        self.hooks.iter().filter(|(_, hook)| dropped(hook)).map(|(need, _)| *need).collect()
+    }
+
+    /// A map that may be read, to find out what reading takes: the counters.
+    pub fn readable_map(&self) -> Result<BorrowedFd<'_>, LoadError> {
+        match self.ebpf.map("COUNTERS") {
+            Some(Map::PerCpuArray(data)) => Ok(data.fd().as_fd()),
+            _ => Err(LoadError::Missing("COUNTERS")),
+        }
+    }
+
+    /// What is left of a need's ways where nothing can be attached: those without a hook.
+    fn without_privileges(&self, ways: &'static [Way]) -> Hook {
+        let mut hook = Hook::default();
+        for way in ladder::allowed(ways, self.options.hooks) {
+            if way.steps.is_empty() {
+                hook.way = Some(way.name);
+                hook.limit = way.limit;
+                break;
+            }
+            hook.refused.push((way.name, DROPPED.to_owned()));
+        }
+        hook
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {

@@ -223,7 +223,7 @@ impl Live {
 
     fn take_table(&mut self, read: TableRead) -> Result<(), LiveError> {
         let Some(table) = read.table else { return Ok(()) };
-        let difference = self.table.replace(table);
+        let difference = self.table.replace(table, self.clock.now());
         if difference.is_empty() && self.table.reads > 1 {
             return Ok(());
         }
@@ -271,6 +271,11 @@ impl Live {
         self.clock
     }
 
+    /// Takes the wall clock as it is now, after somebody has set it. What was observed before keeps its times.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// The traced namespace.
     pub const fn netns(&self) -> &NetNs {
         &self.netns
@@ -279,6 +284,16 @@ impl Live {
     /// The kernel side.
     pub const fn tracer(&self) -> &Tracer {
         &self.tracer
+    }
+
+    /// The caller has dropped its privileges: see [`Tracer::privileges_dropped`].
+    pub const fn privileges_dropped(&mut self) {
+        self.tracer.privileges_dropped();
+    }
+
+    /// Whether CAP_BPF and CAP_PERFMON are still wanted: ip_vs is not there yet, and has functions to be hooked.
+    pub fn waits_for_ipvs(&self) -> bool {
+        self.tracer.waits_for_ipvs(KernelInfo::read(Path::new("/")).kprobes.is_some())
     }
 
     /// The service table as it is known now.
