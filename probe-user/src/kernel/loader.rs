@@ -31,8 +31,8 @@ pub struct LoadOptions {
     pub hooks: Hooks,
     /// Folder with the kernel's BTF, normally `/sys/kernel/btf`.
     pub btf_dir: PathBuf,
-    /// Root of the cgroup2 hierarchy, for the stable rung.
-    pub cgroup2: Option<PathBuf>,
+    /// Root of the cgroup2 hierarchy, for the stable rung, or why it is not known.
+    pub cgroup2: Result<PathBuf, String>,
     /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
@@ -352,7 +352,7 @@ impl Tracer {
                 program.attach(category, tracepoint).map(drop).map_err(|error| explain(&error))
             }
             Attach::SockOps => {
-                let path = self.options.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted")?;
+                let path = self.options.cgroup2.as_ref()?;
                 let root = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
                 let program: &mut SockOps = program.try_into().map_err(|error| explain(&error))?;
                 load_once(program.fd().is_ok(), || program.load())?;
