@@ -10,6 +10,7 @@ use crate::doctor::Doctor;
 use crate::exposure::check::Check;
 use crate::ports::model::Report;
 use crate::report::pods::ProbeLine;
+use crate::serve::lines::Repeats;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
 /// Returns whether a line was written.
@@ -49,6 +50,11 @@ pub fn write_ports(out: &mut impl Write, report: &Report) -> io::Result<()> {
 /// Writes one probe as one line.
 pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
     write_line(out, probe)
+}
+
+/// Writes what was counted instead of told as one line.
+pub fn write_repeats(out: &mut impl Write, repeats: &Repeats) -> io::Result<()> {
+    write_line(out, repeats)
 }
 
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

@@ -91,7 +91,7 @@ fn read_file(path: &Path, what: &'static str) -> Result<Secret, CredentialError>
 }
 
 /// Reads a login's token, if it has one. The result is free of white space and fit for a header.
-pub(super) fn token(login: &Login) -> Result<Option<Secret>, CredentialError> {
+pub(crate) fn token(login: &Login) -> Result<Option<Secret>, CredentialError> {
     const WHAT: &str = "token";
     let (text, place) = match login {
         Login::Anonymous | Login::Certificate { .. } => return Ok(None),
