@@ -9,6 +9,7 @@ use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::kernel::loader::LoadError;
 use crate::observation::{Fact, Nanos, Observation};
 use crate::pods::session::Session as Names;
+use crate::sources::clock::Clock;
 use crate::sources::kubelet_log::KubeletLogSource;
 use crate::sources::live::{Live, LiveError};
 
@@ -17,6 +18,9 @@ use crate::sources::live::{Live, LiveError};
 const LOG_WAIT_NS: i64 = 2_000_000_000;
 /// Different troubles of one log that are told.
 const MAX_TROUBLE: usize = 64;
+
+/// A clock that is only steered never moves this far between two looks.
+const SMALL_STEP_NS: u64 = 20_000_000;
 
 /// Sources at work and what became of their observations until now.
 pub struct Trace {
@@ -28,6 +32,8 @@ pub struct Trace {
     trouble: Vec<String>,
     /// How many of these were taken by [`Self::take_trouble`].
     told: usize,
+    /// Connects that failed with EADDRNOTAVAIL.
+    ports_used_up: u64,
 }
 
 impl Trace {
@@ -36,7 +42,7 @@ impl Trace {
         let log_wait_ns = if log.is_some() { LOG_WAIT_NS } else { 0 };
         let mut diagnosis = Diagnosis::new(Settings { log_wait_ns, ..Settings::default() });
         diagnosis.set_node(live.node_facts());
-        Self { live, log, names, diagnosis, trouble: Vec::new(), told: 0 }
+        Self { live, log, names, diagnosis, trouble: Vec::new(), told: 0, ports_used_up: 0 }
     }
 
     /// What changed, with names, as soon as anything did; may be empty, and is at the latest at `wake`. May be dropped
@@ -77,6 +83,7 @@ impl Trace {
             self.diagnosis.set_node(self.live.node_facts());
         }
         for observation in observations {
+            self.ports_used_up += u64::from(matches!(observation.fact, Fact::ConnectFailed { .. }));
             updates.extend(self.diagnosis.observe(observation));
         }
         for row in self.live.missing_proof(&self.diagnosis.open_connections()) {
@@ -126,6 +133,33 @@ impl Trace {
             summary.incomplete.push(format!("kubelet log: {lost} lines lost"));
         }
         Ok(summary)
+    }
+
+    /// Connects that failed with EADDRNOTAVAIL since the start.
+    pub const fn ports_used_up(&self) -> u64 {
+        self.ports_used_up
+    }
+
+    /// Follows the wall clock if somebody has set it; returns by how much, nanoseconds. Not while a connection is open:
+    /// its times would be torn apart.
+    pub fn follow_clock(&mut self) -> Option<i64> {
+        let now = Clock::sample();
+        let step = self.live.clock().step_to(now);
+        if step.unsigned_abs() < SMALL_STEP_NS || !self.diagnosis.open_connections().is_empty() {
+            return None;
+        }
+        self.live.set_clock(now);
+        Some(step)
+    }
+
+    /// Lines of the kubelet's log that were lost.
+    pub fn log_lost(&self) -> u64 {
+        self.log.as_ref().map_or(0, KubeletLogSource::lost)
+    }
+
+    /// Whether the kubelet's log is read.
+    pub const fn has_log(&self) -> bool {
+        self.log.is_some()
     }
 
     /// The time on the clock of the observations.

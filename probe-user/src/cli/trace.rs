@@ -19,6 +19,7 @@ use super::values::duration;
 use crate::diagnosis::Update;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::kernel::ladder::Hooks;
+use crate::kernel::loader::Rings;
 use crate::node::netns::NetnsSpec;
 use crate::report::{json, text};
 use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
@@ -127,6 +128,7 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),
         packets: args.packets.wanted(),
+        rings: Rings::default(),
     };
     let packets = args.packets.create()?;
     let log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;

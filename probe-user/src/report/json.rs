@@ -10,6 +10,7 @@ use crate::doctor::Doctor;
 use crate::exposure::check::Check;
 use crate::ports::model::Report;
 use crate::report::pods::ProbeLine;
+use crate::serve::exposure::ExposureChange;
 use crate::serve::lines::Repeats;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
@@ -47,9 +48,19 @@ pub fn write_ports(out: &mut impl Write, report: &Report) -> io::Result<()> {
     write_line(out, &report.summary)
 }
 
+/// Writes a change of the exposure as one line.
+pub fn write_exposure(out: &mut impl Write, change: &ExposureChange) -> io::Result<()> {
+    write_line(out, change)
+}
+
 /// Writes one probe as one line.
 pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
     write_line(out, probe)
+}
+
+/// Incidents as one JSON array.
+pub fn array<'a>(incidents: impl Iterator<Item = &'a Incident>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&incidents.collect::<Vec<_>>())
 }
 
 /// Writes what was counted instead of told as one line.
