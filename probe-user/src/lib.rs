@@ -24,3 +24,4 @@ pub mod ports;
 pub mod report;
 pub mod serve;
 pub mod sources;
+pub mod trace;

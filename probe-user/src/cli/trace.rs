@@ -15,15 +15,15 @@ use super::pod_sources::PodSourceArgs;
 use super::remote::Remote;
 use super::status;
 use super::stop::Stop;
+use crate::diagnosis::Update;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
-use crate::diagnosis::{Diagnosis, Settings, Update};
 use crate::kernel::ladder::Hooks;
+use crate::kernel::loader::Rings;
 use crate::node::netns::NetnsSpec;
-use crate::observation::{Fact, Observation};
-use crate::pods::session::Session as Names;
 use crate::report::{json, text};
 use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
 use crate::sources::live::{Live, LiveOptions};
+use crate::trace::Trace;
 
 /// Trace connects live: one line when a connect from a service port begins, the verdict when it is clear
 #[derive(Debug, clap::Args)]
@@ -145,72 +145,51 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),
         packets: args.packets.wanted(),
+        rings: Rings::default(),
     };
     let packets = args.packets.create()?;
-    let mut log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
-    let mut live = Live::start(&options)?;
+    let log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
+    let live = Live::start(&options)?;
     complain(&live.opening());
     let names = args.sources.start(live.netns(), live.clock().now(), false)?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
-    let mut session = Session::new(args, common, names, packets);
-    if let Some(log) = &log {
-        complain(&format!("kubelet log: {}", log.name()));
-        session.wait_for_log();
-    } else if args.kubelet_log == KubeletLog::Auto {
-        complain(
-            "kubelet log: none found, so no probe is named by it; give its file or unit with --kubelet-log",
-        );
-    }
-    session.diagnosis.set_node(live.node_facts());
+    say_which_log(log.as_ref(), &args.kubelet_log);
+    let mut trace = Trace::new(live, log, names);
+    let mut session = Session::new(args, common, packets);
     let end = args.duration.map(|duration| Instant::now() + duration);
     while !session.enough() {
-        let now = live.clock().now();
-        let due = session.diagnosis.next_deadline().map(|at| Instant::now() + until(at, now));
-        let wake = [end, due].into_iter().flatten().min();
-        let observations = tokio::select! {
-            observations = live.next(wake) => observations?,
-            update = session.names.next() => {
-                session.names.take(update, now);
-                continue;
-            }
-            observations = next_lines(log.as_mut()) => observations,
+        let updates = tokio::select! {
+            updates = trace.next(end) => updates?,
             () = stop.requested() => break,
         };
-        session.take(&mut live, observations)?;
-        session.note_trouble(log.as_mut());
+        session.take(&mut trace, &updates)?;
         if end.is_some_and(|end| end <= Instant::now()) {
             break;
         }
     }
     if !session.enough() {
-        // Whatever ended the trace, what happened before it counts.
-        let mut remaining = live.remaining();
-        remaining.extend(log.as_mut().map(KubeletLogSource::remaining).unwrap_or_default());
-        session.take(&mut live, remaining)?;
+        let updates = trace.remaining();
+        session.take(&mut trace, &updates)?;
     }
-    session.note_trouble(log.as_mut());
-    session.finish(&live, log.as_ref())
+    session.finish(&mut trace)
 }
 
-/// Lines of the kubelet's log, as soon as there are any.
-async fn next_lines(log: Option<&mut KubeletLogSource>) -> Vec<Observation> {
-    match log {
-        Some(log) => log.next().await,
-        None => std::future::pending().await,
+/// Which log of the kubelet is read.
+pub(super) fn say_which_log(log: Option<&KubeletLogSource>, wanted: &KubeletLog) {
+    if let Some(log) = log {
+        complain(&format!("kubelet log: {}", log.name()));
+    } else if *wanted == KubeletLog::Auto {
+        complain(
+            "kubelet log: none found, so no probe is named by it; give its file or unit with --kubelet-log",
+        );
     }
 }
 
-fn until(at: i64, now: i64) -> Duration {
-    Duration::from_nanos(u64::try_from(at.saturating_sub(now)).unwrap_or(0))
-}
-
-/// Diagnosis, output and counts of one run.
+/// Output and counts of one run.
 struct Session<'a> {
     args: &'a Args,
     format: Format,
     style: text::TextStyle,
-    diagnosis: Diagnosis,
-    names: Names,
     packets: PacketFiles,
     /// Incidents shown, false alarms not counted.
     shown: u64,
@@ -218,39 +197,18 @@ struct Session<'a> {
     verdicts: BTreeMap<Verdict, u64>,
     /// Ids whose verdict was printed while the connection was still open.
     explained: std::collections::HashSet<String>,
-    /// What went wrong with the kubelet's log.
-    trouble: Vec<String>,
 }
 
-/// How long a connection that ended is kept for the kubelet's line about it: the kubelet logs at once, and the line then
-/// goes through the journal or is polled for in a file.
-const LOG_WAIT_NS: i64 = 2_000_000_000;
-
 impl<'a> Session<'a> {
-    fn new(args: &'a Args, common: &Common, names: Names, packets: PacketFiles) -> Self {
+    fn new(args: &'a Args, common: &Common, packets: PacketFiles) -> Self {
         Self {
             args,
             format: common.output,
             style: text::TextStyle { colour: common.colour(), width: width() },
-            diagnosis: Diagnosis::new(Settings::default()),
-            names,
             packets,
             shown: 0,
             verdicts: BTreeMap::new(),
             explained: std::collections::HashSet::new(),
-            trouble: Vec::new(),
-        }
-    }
-
-    /// Before the first observation: incidents wait for their log line.
-    fn wait_for_log(&mut self) {
-        self.diagnosis = Diagnosis::new(Settings { log_wait_ns: LOG_WAIT_NS, ..Settings::default() });
-    }
-
-    fn note_trouble(&mut self, log: Option<&mut KubeletLogSource>) {
-        for trouble in log.map(KubeletLogSource::take_trouble).unwrap_or_default() {
-            complain(&trouble);
-            self.trouble.push(trouble);
         }
     }
 
@@ -258,56 +216,38 @@ impl<'a> Session<'a> {
         self.args.count.is_some_and(|count| self.shown >= count)
     }
 
-    fn take(&mut self, live: &mut Live, mut observations: Vec<Observation>) -> Result<()> {
-        let mut updates = Vec::new();
-        self.names.add_targets(&mut observations, live.clock().now());
-        let table_changed = observations.iter().any(|seen| matches!(seen.fact, Fact::Services { .. }));
-        if table_changed {
-            self.diagnosis.set_node(live.node_facts());
-        }
-        for observation in observations {
-            updates.extend(self.diagnosis.observe(observation));
-        }
-        for row in live.missing_proof(&self.diagnosis.open_connections()) {
-            updates.extend(self.diagnosis.observe(row));
-        }
-        updates.extend(self.diagnosis.advance(live.clock().now()));
-        self.packets.take(live);
-        self.show(updates, live).context(WRITE)
+    fn take(&mut self, trace: &mut Trace, updates: &[Update]) -> Result<()> {
+        self.packets.take(trace.live_mut());
+        self.show(updates).context(WRITE)?;
+        trace.take_trouble().iter().for_each(|trouble| complain(trouble));
+        Ok(())
     }
 
-    fn show(&mut self, mut updates: Vec<Update>, live: &Live) -> io::Result<()> {
-        if !updates.is_empty() {
-            self.names.take_waiting(live.clock().now());
-        }
-        for update in &mut updates {
-            let (Update::Began(incident) | Update::Clear(incident) | Update::Concluded(incident)) = update;
-            self.names.name(incident, live.netns());
-        }
+    fn show(&mut self, updates: &[Update]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         for update in updates {
             if self.enough() {
                 break;
             }
-            let (Update::Began(incident) | Update::Clear(incident) | Update::Concluded(incident)) = &update;
+            let (Update::Began(incident) | Update::Clear(incident) | Update::Concluded(incident)) = update;
             if !self.args.wants(incident) {
                 self.packets.unwanted(incident);
                 continue;
             }
-            match &update {
+            match update {
                 Update::Began(_) => {}
                 Update::Clear(incident) => self.packets.clear(incident),
                 Update::Concluded(incident) => self.packets.concluded(incident),
             }
             match self.format {
-                Format::Text | Format::Html => self.show_text(&mut out, &update)?,
+                Format::Text | Format::Html => self.show_text(&mut out, update)?,
                 Format::Json => {
-                    if let Update::Concluded(incident) = &update {
+                    if let Update::Concluded(incident) = update {
                         json::write_incident(&mut out, incident)?;
                     }
                 }
             }
-            if let Update::Concluded(incident) = &update {
+            if let Update::Concluded(incident) = update {
                 self.shown += u64::from(incident.verdict != Verdict::None);
                 *self.verdicts.entry(incident.verdict).or_default() += 1;
             }
@@ -341,30 +281,15 @@ impl<'a> Session<'a> {
         out.flush()
     }
 
-    /// What only the log can tell.
-    fn add_log(&self, summary: &mut Summary, log: &KubeletLogSource) {
-        summary.probe_failures_elsewhere = Some(self.diagnosis.probe_failures_elsewhere());
-        summary.probe_failures_ambiguous = Some(self.diagnosis.probe_failures_ambiguous());
-        summary.incomplete.extend(self.trouble.iter().cloned());
-        if log.lost() > 0 {
-            let lost = log.lost();
-            summary.lost.entry("kubelet log".to_owned()).or_default().insert("lines".to_owned(), lost);
-            summary.incomplete.push(format!("kubelet log: {lost} lines lost"));
-        }
-    }
-
-    fn finish(mut self, live: &Live, log: Option<&KubeletLogSource>) -> Result<u8> {
-        let updates = self.diagnosis.finish(live.clock().now());
-        self.show(updates, live).context(WRITE)?;
-        let mut summary = live.summary(&self.diagnosis)?;
+    fn finish(mut self, trace: &mut Trace) -> Result<u8> {
+        let updates = trace.finish();
+        self.show(&updates).context(WRITE)?;
+        let mut summary = trace.summary()?;
         if self.args.filters() || self.args.count.is_some() {
             summary.verdicts.clone_from(&self.verdicts);
         }
-        if let Some(log) = log {
-            self.add_log(&mut summary, log);
-        }
         let all = !self.enough();
-        self.packets.finish(live, all, &mut summary)?;
+        self.packets.finish(trace.live(), all, &mut summary)?;
         self.write_summary(&summary).context(WRITE)?;
         Ok(match (self.shown, summary.incomplete.is_empty()) {
             (1.., _) => status::FOUND,

@@ -42,6 +42,20 @@ impl Tracer {
         Ok(counters)
     }
 
+    /// What each loaded program has cost; empty where the kernel does not count (`kernel.bpf_stats_enabled`).
+    pub fn program_costs(&self) -> Vec<ProgramCost> {
+        let counts = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").unwrap_or_default();
+        if counts.trim() != "1" {
+            return Vec::new();
+        }
+        let cost = |(name, program): (&str, &programs::Program)| {
+            let info = fdinfo(program)?;
+            let (runs, run_ns) = (number(&info, "run_cnt:")?, number(&info, "run_time_ns:")?);
+            Some(ProgramCost { name: name.to_owned(), runs, run_ns })
+        };
+        self.ebpf.programs().filter_map(cost).collect()
+    }
+
     /// Adds the runs that the kernel skipped because the program was running on that CPU already, which happens where
     /// it may be preempted. A connect is lost only if both of its ends were missed.
     fn count_missed(&self, counters: &mut Counters) {
@@ -67,11 +81,30 @@ impl Tracer {
     }
 }
 
-/// `recursion_misses` of a loaded program, from its fdinfo (5.18 and later); `None` where the kernel does not tell.
+/// `recursion_misses` of a loaded program (5.18 and later); `None` where the kernel does not tell.
 fn recursion_misses(program: &programs::Program) -> Option<u64> {
+    number(&fdinfo(program)?, "recursion_misses:")
+}
+
+/// What the kernel says about a loaded program: kernel/bpf/syscall.c, bpf_prog_show_fdinfo.
+fn fdinfo(program: &programs::Program) -> Option<String> {
     let fd = program.fd().ok()?.as_fd().as_raw_fd();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+    std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+}
+
+fn number(fdinfo: &str, name: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// What one program has cost since it was loaded, while the kernel counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Name of the program.
+    pub name: String,
+    /// Its runs.
+    pub runs: u64,
+    /// Time spent in them, nanoseconds.
+    pub run_ns: u64,
 }
 
 /// What the programs counted.

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{
     self, CgroupAttachMode, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SockOps, TracePoint,
 };
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use probe_ebpf::{PACKET_RING_BYTES, RING_BYTES};
 
 use super::counts::CountMap;
 use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
@@ -35,6 +37,34 @@ pub struct LoadOptions {
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
     pub packets: bool,
+    /// How much may wait in the kernel.
+    pub rings: Rings,
+}
+
+/// Sizes of the ring buffers, bytes. A ring is mapped twice in a row, so that a record never wraps around; resident memory
+/// counts it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    events: u32,
+    packets: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { events: RING_BYTES, packets: PACKET_RING_BYTES }
+    }
+}
+
+impl Rings {
+    /// Largest ring that may be asked for, bytes.
+    pub const MOST: u64 = 256 << 20;
+
+    /// Rings of at least so many bytes each, as far as [`Self::MOST`] allows: a ring is whole pages, and a power of two.
+    pub fn of(bytes: u64) -> Self {
+        let bytes = u32::try_from(bytes.min(Self::MOST)).unwrap_or(RING_BYTES);
+        let bytes = bytes.max(PAGES).next_power_of_two();
+        Self { events: bytes, packets: bytes }
+    }
 }
 
 /// Why loading failed.
@@ -92,6 +122,8 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Whether ip_vs was there the last time.
+    ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
     /// Service table in the kernel.
@@ -101,8 +133,10 @@ pub struct Tracer {
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
-        let mut sizes = vec![("COUNTED", 1)];
-        if !options.packets {
+        let mut sizes = vec![("COUNTED", 1), ("EVENTS", options.rings.events)];
+        if options.packets {
+            sizes.push(("PACKETS", options.rings.packets));
+        } else {
             sizes.extend(NO_PACKETS);
         }
         Self::load_for(options, LADDER, &sizes)
@@ -145,7 +179,19 @@ impl Tracer {
         let services = ServiceMap::open(&mut ebpf)?;
         // Large, and only fentry needs it: dropped after attaching.
         let btf = Btf::from_sys_fs().ok();
-        Ok(Self { ebpf, ladder, counts: false, btf, options, log, layout, hooks: BTreeMap::new(), services })
+        Ok(Self {
+            ebpf,
+            ladder,
+            counts: false,
+            btf,
+            options,
+            log,
+            ipvs_loaded: false,
+            layout,
+            hooks: BTreeMap::new(),
+            dropped: false,
+            services,
+        })
     }
 
     /// Every need and its ways, in the order in which they are attached.
@@ -161,6 +207,7 @@ impl Tracer {
 
     /// Attaches the best allowed way of every need. `ipvs_loaded`: whether the IPVS functions exist now.
     pub fn attach(&mut self, ipvs_loaded: bool) -> Result<(), LoadError> {
+        self.ipvs_loaded = ipvs_loaded;
         for (need, ways) in self.needs() {
             if ladder::needs_ipvs(need) && !ipvs_loaded {
                 let refused = vec![("kprobe", "ip_vs is not loaded (attached when it is)".into())];
@@ -183,6 +230,7 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
+        self.ipvs_loaded = loaded;
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
@@ -194,6 +242,40 @@ impl Tracer {
                 self.hooks.insert(need, Hook { refused, ..Hook::default() });
             }
         }
+    }
+
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.privileges_dropped = true;
+    }
+
+    /// Whether a hook is missing only because privileges were dropped.
+    pub fn lacks_privileges(&self) -> bool {
+        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
+        refused.any(|(_, why)| why == DROPPED)
+    }
+
+    /// Whether a hook is still to be attached once ip_vs is loaded, which takes CAP_BPF and CAP_PERFMON then.
+    /// `kprobes`: whether this kernel has them; all hooks in modules are such.
+    pub fn waits_for_ipvs(&self, kprobes: bool) -> bool {
+        let waits = |(need, ways): (Need, &'static [Way])| {
+            ladder::needs_ipvs(need)
+                && ladder::allowed(ways, self.options.hooks).iter().any(|way| !way.steps.is_empty())
+        };
+        kprobes && !self.ipvs_loaded && !self.privileges_dropped && self.needs().any(waits)
+    }
+
+    /// A map that may be read, to find out what reading takes: the counters.
+    pub fn readable_map(&self) -> Result<BorrowedFd<'_>, LoadError> {
+        match self.ebpf.map("COUNTERS") {
+            Some(Map::PerCpuArray(data)) => Ok(data.fd().as_fd()),
+            _ => Err(LoadError::Missing("COUNTERS")),
+        }
+    }
+
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {
@@ -337,4 +419,18 @@ fn attach_kprobes(program: &mut KProbe, functions: &[&str]) -> Result<(), String
         }
     }
     if attached == 0 { Err(error) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_have_sizes_that_kernels_take() {
+        let sizes = |bytes| (Rings::of(bytes).events, Rings::of(bytes).packets);
+        assert_eq!(sizes(1 << 20), (1 << 20, 1 << 20));
+        assert_eq!(sizes(1), (65_536, 65_536));
+        assert_eq!(sizes(100_000), (131_072, 131_072));
+        assert_eq!(sizes(u64::MAX), (256 << 20, 256 << 20));
+    }
 }

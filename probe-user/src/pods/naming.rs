@@ -94,6 +94,13 @@ impl Names {
         add(incident, notes);
     }
 
+    /// The Kubernetes Services at a TCP address of this node; several = ambiguous, none = not known.
+    pub fn services_at(&self, address: SocketAddr) -> Vec<String> {
+        let node = &self.pods.node().addresses;
+        let found = self.services.name_of(address, (!node.is_empty()).then_some(node));
+        found.iter().map(ToString::to_string).collect()
+    }
+
     fn name_service(&self, incident: &mut Incident, notes: &mut Vec<Note>) {
         let Some(service) = &mut incident.service else { return };
         let Ok(address) = service.address.parse() else { return };

@@ -18,6 +18,8 @@ pub struct SourceState {
     pub last_word: Option<Nanos>,
     /// What keeps it from saying more.
     pub trouble: Option<String>,
+    /// How often it has had trouble.
+    pub troubles: u64,
     /// Why it counts as not there at all. Nothing to complain about: nobody asked for it.
     pub absent: Option<String>,
     /// Entries of its last list that could not be read, the first 20.
@@ -83,6 +85,7 @@ impl Sources {
     /// The source has trouble.
     pub fn troubled(&mut self, source: PodSourceKind, reason: String) {
         let state = self.states.entry(source).or_default();
+        state.troubles += 1;
         (state.trouble, state.absent) = (Some(reason), None);
     }
 

@@ -10,6 +10,7 @@ use crate::doctor::Doctor;
 use crate::exposure::check::Check;
 use crate::ports::model::Report;
 use crate::report::pods::ProbeLine;
+use crate::serve::exposure::ExposureChange;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
 /// Returns whether a line was written.
@@ -44,6 +45,11 @@ pub fn write_check(out: &mut impl Write, check: &Check) -> io::Result<()> {
 pub fn write_ports(out: &mut impl Write, report: &Report) -> io::Result<()> {
     report.rows.iter().try_for_each(|row| write_line(out, row))?;
     write_line(out, &report.summary)
+}
+
+/// Writes a change of the exposure as one line.
+pub fn write_exposure(out: &mut impl Write, change: &ExposureChange) -> io::Result<()> {
+    write_line(out, change)
 }
 
 /// Writes one probe as one line.

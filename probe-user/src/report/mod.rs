@@ -2,6 +2,7 @@
 
 mod analysis_gaps;
 pub mod analysis_text;
+pub(crate) mod capture_file;
 pub mod check;
 pub mod check_script;
 pub mod doctor;
@@ -19,6 +20,7 @@ pub mod metrics;
 mod metrics_text;
 pub mod packet_comments;
 pub mod packet_log;
+pub(crate) mod packet_waiting;
 pub mod pcapng;
 pub mod pods;
 mod port_facts;

@@ -10,11 +10,13 @@ use crate::doctor::Doctor;
 use crate::exposure::check::Check;
 use crate::ports::model;
 use crate::report::pods::ProbeLine;
+use crate::serve::exposure::{self, ExposureChange};
 
 /// Every schema with the name of its file under `docs/schema/`.
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("incident.v1.json", of::<Incident>("portclash.incident/v1")),
+        ("exposure.v1.json", of::<ExposureChange>(exposure::SCHEMA)),
         ("input.v1.json", of::<InputAccount>(INPUT_SCHEMA)),
         ("check.v1.json", of::<Check>("portclash.check/v1")),
         ("doctor.v1.json", of::<Doctor>("portclash.doctor/v1")),

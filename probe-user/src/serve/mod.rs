@@ -3,6 +3,13 @@
 //! One thread traces and diagnoses (the caller's runtime); another answers HTTP. They share [`recent::Recent`], the latest
 //! incidents, and the second asks the first for a [`snapshot::Snapshot`] whenever somebody wants numbers.
 
-pub mod http;
+pub mod counts;
+pub mod exposure;
+mod gather;
+pub mod privileges;
+pub mod process;
 pub mod recent;
+mod recheck;
+pub mod recorder;
+pub mod setters;
 pub mod snapshot;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::diagnosis::incident::{Outcome, Verdict};
+pub use crate::kernel::counters::ProgramCost;
 use crate::observation::Nanos;
 
 /// Somebody wants a snapshot; the loop that traces answers.
@@ -39,18 +40,6 @@ pub struct HookView {
     pub need: &'static str,
     /// The way that serves it: `fentry`, `kprobe`, …; `None` = nothing does.
     pub way: Option<&'static str>,
-}
-
-/// What one BPF program has cost since it was loaded. The kernel counts only while somebody asked it to
-/// (`kernel.bpf_stats_enabled`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramCost {
-    /// Name of the program.
-    pub name: String,
-    /// Its runs, as the kernel counted them.
-    pub runs: u64,
-    /// Time spent in them, nanoseconds.
-    pub run_ns: u64,
 }
 
 /// The service table.
@@ -182,7 +171,7 @@ pub struct Snapshot {
     pub lost: BTreeMap<String, BTreeMap<String, u64>>,
     /// How each need is served.
     pub hooks: Vec<HookView>,
-    /// What each program costs.
+    /// What each program costs; empty where the kernel does not count.
     pub programs: Vec<ProgramCost>,
     /// The service table.
     pub table: TableView,

@@ -29,6 +29,11 @@ impl Clock {
         Self { offset }
     }
 
+    /// How far the wall clock was set since this was sampled, nanoseconds, as `new` shows.
+    pub const fn step_to(self, new: Self) -> i64 {
+        new.offset.saturating_sub(self.offset)
+    }
+
     /// Wall-clock time of a kernel timestamp (`bpf_ktime_get_ns`).
     pub fn wall(self, monotonic_ns: u64) -> Nanos {
         monotonic_ns.cast_signed() + self.offset

@@ -37,8 +37,16 @@ pub enum LiveError {
 /// Reads this machine. `measure`: for how long connects are counted. `root`: where the node's file system is; without
 /// it, it is looked for.
 pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) -> Result<Node, LiveError> {
+    read_measured(spec, measure.map(|time| count_connects(spec, time)).transpose()?, root)
+}
+
+/// The same; connects were counted already, or are not.
+pub fn read_measured(
+    spec: &NetnsSpec,
+    measured: Option<Measured>,
+    root: Option<&Path>,
+) -> Result<Node, LiveError> {
     let netns = NetNs::open(spec)?;
-    let measured = measure.map(|time| count_connects(spec, time)).transpose()?;
     let (mut findings, mut incomplete) = (Vec::new(), Vec::new());
     let sysctls = sysctl::read_of(&netns)?;
     let problems: Vec<String> = sysctls.problems.iter().map(ToString::to_string).collect();
@@ -141,7 +149,8 @@ fn count_connects(spec: &NetnsSpec, time: Duration) -> Result<Measured, LiveErro
     Ok(Measured { connects: end.0.saturating_sub(begin.0), seconds: (end.1 - begin.1).as_secs_f64() })
 }
 
-fn active_opens(spec: &NetnsSpec) -> Result<u64, LiveError> {
+/// TCP connects that were begun in a namespace since it exists (`ActiveOpens`).
+pub fn active_opens(spec: &NetnsSpec) -> Result<u64, LiveError> {
     let bytes = netns::read_proc_net(spec, "snmp")?;
     parse_active_opens(&String::from_utf8_lossy(&bytes)).ok_or(LiveError::NoCounter)
 }

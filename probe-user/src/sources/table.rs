@@ -12,6 +12,7 @@ use crate::ipvs::reader::{
 use crate::ipvs::table::{IpvsConnection, ServiceTable};
 use crate::ipvs::{Content, netlink, parse_services};
 use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
+use crate::observation::Nanos;
 
 /// Why the table could not be read at the start.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +52,14 @@ pub struct TableReader {
     file_read: bool,
     /// What the last reading could not do, for the list of what is incomplete.
     trouble: Option<String>,
+    /// How often the table could not be read.
+    failures: u64,
 }
 
 impl TableReader {
     /// From a file of the user's, else the IPVS table of the namespace.
     pub const fn new(file: Option<PathBuf>, netns: NetnsSpec) -> Self {
-        Self { file, netns, file_read: false, trouble: None }
+        Self { file, netns, file_read: false, trouble: None, failures: 0 }
     }
 
     /// Reads the table. Only a file of the user's can fail: a node without IPVS has an empty table, and a table that
@@ -98,6 +101,7 @@ impl TableReader {
             tracing::warn!("{trouble}");
         }
         self.trouble = Some(trouble);
+        self.failures += 1;
         TableRead { table: None, source: "IPVS table".into() }
     }
 
@@ -112,6 +116,11 @@ impl TableReader {
     /// True if the table is the user's file, which nothing watches.
     pub const fn is_file(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// How often the table could not be read.
+    pub const fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// What the last reading could not do.
@@ -173,6 +182,8 @@ pub struct CurrentTable {
     table: Arc<ServiceTable>,
     /// How often the table was read.
     pub reads: u64,
+    /// When it was read last; `None` = never.
+    pub read_at: Option<Nanos>,
 }
 
 impl CurrentTable {
@@ -187,8 +198,9 @@ impl CurrentTable {
     }
 
     /// Takes a newly read table and says what is different.
-    pub fn replace(&mut self, new: ServiceTable) -> TableDiff {
+    pub fn replace(&mut self, new: ServiceTable, now: Nanos) -> TableDiff {
         self.reads += 1;
+        self.read_at = Some(now);
         let difference = diff(&self.table, &new);
         self.table = Arc::new(new);
         difference

@@ -1,0 +1,89 @@
+//! Puts the snapshot together from what runs.
+
+use std::collections::BTreeMap;
+
+use super::counts::Counts;
+use super::process;
+use super::snapshot::{HookView, PodSourceView, Snapshot, TableView};
+use crate::ipvs::table::{Protocol, ServiceId, ServiceTable};
+use crate::kernel::ladder::Need;
+use crate::kernel::loader::LoadError;
+use crate::trace::Trace;
+
+/// What a trace knows of itself and the node. The rest is filled in by whoever has it.
+pub fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadError> {
+    let live = trace.live();
+    let summary = trace.summary()?;
+    let pods = trace.names().names().pods();
+    Ok(Snapshot {
+        at: trace.now(),
+        kernel: None,
+        node: pods.node().name.clone(),
+        not_ready: not_ready(trace),
+        incomplete: summary.incomplete,
+        incidents: counts.incidents.clone(),
+        by_pod: counts.by_pod.clone(),
+        by_other_pods: counts.by_other_pods,
+        open_connections: trace.diagnosis().open_connections().len() as u64,
+        connects: summary.connects_seen,
+        ports_used_up: trace.ports_used_up(),
+        lost: summary.lost,
+        hooks: live
+            .tracer()
+            .hooks()
+            .iter()
+            .map(|(need, hook)| HookView { need: need.name(), way: hook.way })
+            .collect(),
+        programs: live.tracer().program_costs(),
+        table: TableView {
+            services: services(live.table().current()),
+            reads: live.table().reads,
+            failures: live.reader().failures(),
+            read_at: live.table().read_at,
+            unreadable: live.table().current().unreadable.len() as u64,
+        },
+        pods: pods
+            .sources()
+            .iter()
+            .map(|(source, state)| PodSourceView {
+                source: source.word(),
+                last_word: state.last_word,
+                trouble: state.trouble.clone(),
+                errors: state.troubles,
+                unreadable: state.unreadable_count as u64,
+            })
+            .collect(),
+        pods_known: pods.pods().len() as u64,
+        probe_failures_elsewhere: summary.probe_failures_elsewhere,
+        process: process::read(),
+        ..Snapshot::default()
+    })
+}
+
+/// Ready = connects are seen and the table is known.
+fn not_ready(trace: &Trace) -> Vec<String> {
+    let live = trace.live();
+    let mut reasons = Vec::new();
+    if live.tracer().hooks().get(&Need::Connect).is_none_or(|hook| hook.way.is_none()) {
+        reasons.push("connects are not seen: no hook is attached".to_owned());
+    }
+    if live.table().reads == 0 {
+        reasons.push("the service table was not read yet".to_owned());
+    }
+    reasons.extend(live.reader().trouble().map(str::to_owned));
+    reasons
+}
+
+fn services(table: &ServiceTable) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::from([("tcp", 0), ("udp", 0), ("sctp", 0), ("mark", 0)]);
+    for id in table.services.keys() {
+        let kind = match id {
+            ServiceId::Address(Protocol::Tcp, _) => "tcp",
+            ServiceId::Address(Protocol::Udp, _) => "udp",
+            ServiceId::Address(Protocol::Sctp, _) => "sctp",
+            ServiceId::Mark { .. } => "mark",
+        };
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,147 @@
+//! The loop of the sidecar: what the trace says goes to those who want to know, until somebody says stop.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::deliver::Deliveries;
+use super::http;
+use super::notify::Notifier;
+use super::privileges::Confined;
+use super::recent::Recent;
+use super::recheck::Recheck;
+use super::recorder::Recorder;
+use super::sidecar::{Sidecar, Tellers};
+use super::snapshot::Request;
+use crate::sources::live::LiveError;
+use crate::trace::Trace;
+
+/// How often the sidecar looks after itself: the clock, the service manager, what is due to be told.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// What can be changed while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Pods that metrics tell apart; `None` = they do not.
+    pub label_pods: Option<usize>,
+    /// How often the exposure is checked; `None` = never.
+    pub check_every: Option<Duration>,
+    /// Repeats of an incident are told this often.
+    pub repeat_every: Duration,
+    /// Bytes and files that the recorder keeps.
+    pub record_limits: (u64, usize),
+    /// Longest time that an end in order may take.
+    pub drain: Duration,
+}
+
+/// Everything that runs.
+pub struct Parts {
+    /// Sources, diagnosis, names.
+    pub trace: Trace,
+    /// The exposure.
+    pub recheck: Recheck,
+    /// The flight recorder, if it is asked for.
+    pub recorder: Option<Recorder>,
+    /// The ways out.
+    pub deliveries: Deliveries,
+    /// Incidents, shared with the server.
+    pub recent: Recent,
+    /// The server's questions.
+    pub requests: mpsc::Receiver<Request>,
+    /// The server, unless none is wanted.
+    pub server: Option<http::Server>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// What is left of the privileges; `None` = all, as asked for.
+    pub confined: Option<Confined>,
+    /// For people: standard error.
+    pub say: fn(&str),
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody said stop.
+    Stopped,
+    /// A hook is missing that only a new start can attach, because privileges were dropped.
+    NeedsRestart,
+}
+
+/// Why the sidecar cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The kernel side.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// Nobody reads standard output any more, or it is full.
+    #[error("write to standard output: {0}")]
+    Output(#[from] std::io::Error),
+    /// What was kept cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] super::privileges::PrivilegesError),
+}
+
+/// Runs until `stop` is done. `reload` yields new settings, as often as somebody asks for that.
+pub async fn run(
+    parts: Parts,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+    mut reload: impl AsyncFnMut() -> Settings,
+) -> Result<End, ServeError> {
+    let Parts { trace, mut recheck, recorder, deliveries, recent, mut requests, server, notifier, confined, say } = parts;
+    let drain = settings.drain;
+    let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
+    sidecar.release_hooks()?;
+    let mut tick = tokio::time::interval(notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    notifier.ready();
+    tokio::pin!(stop);
+    let end = loop {
+        let known = sidecar.exposure().settings();
+        tokio::select! {
+            updates = sidecar.trace.next(None) => {
+                sidecar.take(updates?)?;
+                sidecar.release_hooks()?;
+                if sidecar.needs_restart() {
+                    break End::NeedsRestart;
+                }
+            }
+            Some(request) = requests.recv() => sidecar.answer(request),
+            look = recheck.next(known) => sidecar.take_look(look)?,
+            _ = tick.tick() => {
+                sidecar.look_after()?;
+                notifier.watchdog();
+                notifier.status(&sidecar.status());
+            }
+            settings = reload() => {
+                recheck.set_every(settings.check_every);
+                sidecar.set_settings(settings);
+            }
+            () = &mut stop => break End::Stopped,
+        }
+    };
+    notifier.stopping();
+    let deadline = Instant::now() + drain;
+    sidecar.finish()?;
+    // What is asked in the last moment is still answered.
+    let stopping = async {
+        match server {
+            Some(server) => server.stop(until(deadline)).await,
+            None => true,
+        }
+    };
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            _ = &mut stopping => break,
+            Some(request) = requests.recv() => sidecar.answer(request),
+        }
+    }
+    sidecar.drain(until(deadline)).await;
+    Ok(end)
+}
+
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,274 @@
+//! The sidecar's state, and what it does with each thing that happens.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::counts::Counts;
+use super::deliver::Deliveries;
+use super::exposure::{ExposureWatch, Look};
+use super::gather;
+use super::lines::Lines;
+use super::privileges::{Confined, PrivilegesError};
+use super::recent::Recent;
+use super::recorder::Recorder;
+use super::run::Settings;
+use super::snapshot::{DeliveryView, Request, Snapshot};
+use crate::diagnosis::Update;
+use crate::diagnosis::incident::Incident;
+use crate::kernel::loader::LoadError;
+use crate::node::kernel_info::KernelInfo;
+use crate::observation::Nanos;
+use crate::report::json;
+use crate::trace::Trace;
+
+/// Those who want to know.
+pub(super) struct Tellers {
+    pub(super) recorder: Option<Recorder>,
+    pub(super) deliveries: Deliveries,
+    pub(super) recent: Recent,
+    pub(super) say: fn(&str),
+}
+
+/// The state.
+pub(super) struct Sidecar {
+    pub(super) trace: Trace,
+    tellers: Tellers,
+    settings: Settings,
+    confined: Option<Confined>,
+    counts: Counts,
+    lines: Lines,
+    exposure: ExposureWatch,
+    /// Why the last check failed, to say it once.
+    check_trouble: Option<String>,
+    started_at: Nanos,
+    kernel: Option<String>,
+    stdout: DeliveryView,
+}
+
+impl Sidecar {
+    pub(super) fn new(trace: Trace, tellers: Tellers, settings: Settings, confined: Option<Confined>) -> Self {
+        Self {
+            started_at: trace.now(),
+            trace,
+            tellers,
+            lines: Lines::new(settings.repeat_every),
+            settings,
+            confined,
+            counts: Counts::default(),
+            exposure: ExposureWatch::default(),
+            check_trouble: None,
+            kernel: KernelInfo::read(std::path::Path::new("/")).release,
+            stdout: DeliveryView::default(),
+        }
+    }
+
+    pub(super) const fn exposure(&self) -> &ExposureWatch {
+        &self.exposure
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Settings) {
+        self.lines.set_repeat_every(settings.repeat_every);
+        let (bytes, files) = settings.record_limits;
+        if let Some(recorder) = &mut self.tellers.recorder {
+            recorder.set_limits(bytes, files);
+        }
+        self.settings = settings;
+    }
+
+    /// Takes what the trace says. Only concluded incidents are told: what is still open may turn out otherwise.
+    pub(super) fn take(&mut self, updates: Vec<Update>) -> io::Result<()> {
+        if let Some(recorder) = &mut self.tellers.recorder {
+            recorder.take(self.trace.live_mut().packets());
+        }
+        for update in updates {
+            if let Update::Concluded(incident) = update {
+                self.conclude(&Arc::new(*incident))?;
+            }
+        }
+        self.say_news();
+        self.tell_repeats(false)
+    }
+
+    fn conclude(&mut self, incident: &Arc<Incident>) -> io::Result<()> {
+        use crate::diagnosis::incident::Verdict;
+        if incident.verdict == Verdict::None {
+            if let Some(recorder) = &mut self.tellers.recorder {
+                recorder.unwanted(incident.connection.isn);
+            }
+            return Ok(());
+        }
+        self.counts.take(incident, self.settings.label_pods);
+        self.tellers.recent.push(Arc::clone(incident));
+        self.tellers.deliveries.send(Arc::clone(incident));
+        let recorder = self.tellers.recorder.as_mut();
+        if let Some(path) = recorder.and_then(|recorder| recorder.concluded(incident)) {
+            self.tellers.recent.captured(&incident.id, path);
+        }
+        let now = self.trace.now();
+        self.tell_repeats(false)?;
+        if self.lines.take(incident, now) {
+            self.write(|out| json::write_incident(out, incident).map(drop))?;
+        }
+        Ok(())
+    }
+
+    fn tell_repeats(&mut self, all: bool) -> io::Result<()> {
+        let now = self.trace.now();
+        let repeats = if all { self.lines.finish() } else { self.lines.due(now) };
+        for line in &repeats {
+            self.write(|out| json::write_repeats(out, line))?;
+        }
+        Ok(())
+    }
+
+    /// One line at a time, at once: whoever reads wants to know now.
+    fn write(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match write(&mut out).and_then(|()| out.flush()) {
+            Ok(()) => {
+                self.stdout.sent += 1;
+                self.stdout.trouble = None;
+                Ok(())
+            }
+            // The reader has gone: what standard output was for is over. Everything else goes on.
+            Err(error) => self.output_failed(error),
+        }
+    }
+
+    fn output_failed(&mut self, error: io::Error) -> io::Result<()> {
+        self.stdout.failed += 1;
+        self.stdout.dropped += 1;
+        let trouble = error.to_string();
+        if self.stdout.trouble.as_ref() != Some(&trouble) {
+            (self.tellers.say)(&format!("standard output: {trouble}; what cannot be written there is counted"));
+        }
+        self.stdout.trouble = Some(trouble);
+        if error.kind() == io::ErrorKind::BrokenPipe { Err(error) } else { Ok(()) }
+    }
+
+    fn say_news(&mut self) {
+        let recorder = self.tellers.recorder.as_mut();
+        let news = recorder.map(Recorder::take_news).unwrap_or_default();
+        for text in news.iter().chain(&self.trace.take_trouble()) {
+            (self.tellers.say)(text);
+        }
+    }
+
+    /// Takes a look at the exposure.
+    pub(super) fn take_look(&mut self, look: Result<Look, String>) -> io::Result<()> {
+        let mut look = match look {
+            Ok(look) => look,
+            Err(trouble) => {
+                if self.check_trouble.as_ref() != Some(&trouble) {
+                    (self.tellers.say)(&trouble);
+                }
+                self.check_trouble = Some(trouble);
+                return Ok(());
+            }
+        };
+        self.check_trouble = None;
+        self.name_services(&mut look);
+        for change in self.exposure.take(&look) {
+            (self.tellers.say)(&format!("exposure: {}", change.text));
+            self.write(|out| json::write_exposure(out, &change))?;
+        }
+        Ok(())
+    }
+
+    fn name_services(&self, look: &mut Look) {
+        let names = self.trace.names().names();
+        for port in look.check.exposed_ports.iter_mut().flatten() {
+            let addresses = port.addresses.iter().filter_map(|ip| Some((ip.parse().ok()?, port.port).into()));
+            let mut services: Vec<String> = addresses.flat_map(|address| names.services_at(address)).collect();
+            services.sort_unstable();
+            services.dedup();
+            if !services.is_empty() {
+                port.services = services;
+            }
+        }
+    }
+
+    /// Now and then.
+    pub(super) fn look_after(&mut self) -> io::Result<()> {
+        if let Some(step) = self.trace.follow_clock() {
+            let (direction, seconds) = (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
+            let millis = step.unsigned_abs() / 1_000_000 % 1000;
+            (self.tellers.say)(&format!(
+                "the clock was set {direction} by {seconds}.{millis:03} s; times from now on follow it"
+            ));
+        }
+        self.say_news();
+        self.tell_repeats(false)
+    }
+
+    /// Gives up what was kept for hooks as soon as they are attached.
+    pub(super) fn release_hooks(&mut self) -> Result<(), PrivilegesError> {
+        let Some(confined) = &mut self.confined else { return Ok(()) };
+        if confined.keeps_for_hooks() && self.trace.live().tracer().has_tried_ipvs() {
+            confined.release_hooks()?;
+            self.trace.live_mut().privileges_dropped();
+            (self.tellers.say)("ip_vs is hooked: the last privileges are dropped");
+        }
+        Ok(())
+    }
+
+    /// Whether hooks are missing that could be attached with the privileges of a new start.
+    pub(super) fn needs_restart(&self) -> bool {
+        self.confined.as_ref().is_some_and(|confined| !confined.keeps_for_hooks())
+            && !self.trace.live().tracer().lost_for_good().is_empty()
+    }
+
+    /// One line for the service manager.
+    pub(super) fn status(&self) -> String {
+        let incidents: u64 = self.counts.incidents.values().sum();
+        let services = self.trace.live().table().current().services.len();
+        format!("{incidents} incidents, {services} services watched")
+    }
+
+    pub(super) fn answer(&self, request: Request) {
+        match self.snapshot() {
+            // An error means that nobody waits any more.
+            Ok(snapshot) => drop(request.send(Box::new(snapshot))),
+            Err(error) => tracing::warn!("no snapshot: {error}"),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, LoadError> {
+        let mut deliveries = self.tellers.deliveries.views();
+        deliveries.insert("stdout", self.stdout.clone());
+        Ok(Snapshot {
+            started_at: self.started_at,
+            kernel: self.kernel.clone(),
+            label_pods: self.settings.label_pods.is_some(),
+            exposure: self.exposure.view().cloned(),
+            recorder: self.tellers.recorder.as_ref().map(Recorder::view),
+            deliveries,
+            repeats: self.lines.repeats(),
+            ..gather::snapshot(&self.trace, &self.counts)?
+        })
+    }
+
+    /// The end: what is open is concluded, what was counted is told, and the summary is the last line.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        let mut updates = self.trace.remaining();
+        updates.extend(self.trace.finish());
+        self.take(updates)?;
+        self.tell_repeats(true)?;
+        match self.trace.summary() {
+            Ok(summary) => self.write(|out| json::write_summary(out, &summary)),
+            Err(error) => {
+                (self.tellers.say)(&format!("no summary: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives those who are told elsewhere time until the deadline.
+    pub(super) async fn drain(self, deadline: Duration) {
+        let left = self.tellers.deliveries.drain(deadline).await;
+        if left > 0 {
+            (self.tellers.say)(&format!("{left} deliveries were given up at the end"));
+        }
+    }
+}
