@@ -31,8 +31,8 @@ pub struct LoadOptions {
     pub hooks: Hooks,
     /// Folder with the kernel's BTF, normally `/sys/kernel/btf`.
     pub btf_dir: PathBuf,
-    /// Root of the cgroup2 hierarchy, for the stable rung.
-    pub cgroup2: Option<PathBuf>,
+    /// Root of the cgroup2 hierarchy, for the stable rung, or why it is not known.
+    pub cgroup2: Result<PathBuf, String>,
     /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
@@ -101,6 +101,9 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
+/// Why a hook is not attached that could be, had this process not given its privileges up.
+const DROPPED: &str = "privileges were dropped; it is attached after a new start";
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -122,6 +125,8 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Nothing can be attached any more.
+    privileges_dropped: bool,
     /// Whether ip_vs was there the last time.
     ipvs_loaded: bool,
     layout: Layout,
@@ -186,10 +191,10 @@ impl Tracer {
             btf,
             options,
             log,
+            privileges_dropped: false,
             ipvs_loaded: false,
             layout,
             hooks: BTreeMap::new(),
-            dropped: false,
             services,
         })
     }
@@ -306,6 +311,9 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        if self.privileges_dropped {
+            return Err(DROPPED.to_owned());
+        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)
@@ -344,7 +352,7 @@ impl Tracer {
                 program.attach(category, tracepoint).map(drop).map_err(|error| explain(&error))
             }
             Attach::SockOps => {
-                let path = self.options.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted")?;
+                let path = self.options.cgroup2.as_ref()?;
                 let root = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
                 let program: &mut SockOps = program.try_into().map_err(|error| explain(&error))?;
                 load_once(program.fd().is_ok(), || program.load())?;

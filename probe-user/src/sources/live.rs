@@ -104,7 +104,7 @@ impl Live {
         let mut tracer = Tracer::load(LoadOptions {
             hooks: options.hooks,
             btf_dir: PathBuf::from("/sys/kernel/btf"),
-            cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+            cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level: options.log_level,
             packets: options.packets,
             rings: options.rings,
