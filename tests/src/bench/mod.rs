@@ -4,7 +4,7 @@
 //! `cargo xtask bench ports` does the same for `portclash ports`, `cargo xtask bench check --kernel` for `portclash check`.
 
 mod check;
-mod client;
+pub(crate) mod client;
 mod counting;
 mod memory;
 mod observer;
