@@ -48,7 +48,7 @@ pub fn run(hooks: Hooks) -> Trial {
     let options = LoadOptions {
         hooks,
         btf_dir: PathBuf::from("/sys/kernel/btf"),
-        cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+        cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
         log_level: 0,
         packets: true,
         rings: Rings::default(),

@@ -31,8 +31,8 @@ pub struct LoadOptions {
     pub hooks: Hooks,
     /// Folder with the kernel's BTF, normally `/sys/kernel/btf`.
     pub btf_dir: PathBuf,
-    /// Root of the cgroup2 hierarchy, for the stable rung.
-    pub cgroup2: Option<PathBuf>,
+    /// Root of the cgroup2 hierarchy, for the stable rung, or why it is not known.
+    pub cgroup2: Result<PathBuf, String>,
     /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
@@ -101,6 +101,9 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
+/// Why a hook is not attached that could be, had this process not given its privileges up.
+const DROPPED: &str = "privileges were dropped; it is attached after a new start";
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -122,18 +125,15 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Nothing can be attached any more.
+    privileges_dropped: bool,
     /// Whether ip_vs was there the last time.
     ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
-    /// Nothing can be attached any more, see [`Tracer::privileges_dropped`].
-    dropped: bool,
     /// Service table in the kernel.
     pub services: ServiceMap,
 }
-
-/// Why a hook is not attached again.
-pub const DROPPED: &str = "privileges were dropped (it is attached when portclash is started again)";
 
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
@@ -191,10 +191,10 @@ impl Tracer {
             btf,
             options,
             log,
+            privileges_dropped: false,
             ipvs_loaded: false,
             layout,
             hooks: BTreeMap::new(),
-            dropped: false,
             services,
         })
     }
@@ -239,7 +239,7 @@ impl Tracer {
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
-                let hook = if self.dropped { self.without_privileges(ways) } else { self.attach_need(ways) };
+                let hook = self.attach_need(ways);
                 self.hooks.insert(need, hook);
             } else if !loaded && attached {
                 self.detach(ways);
@@ -249,14 +249,15 @@ impl Tracer {
         }
     }
 
-    /// Whether ip_vs was there when its hooks were last attached or tried to be.
-    pub const fn has_tried_ipvs(&self) -> bool {
-        self.ipvs_loaded
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.privileges_dropped = true;
     }
 
-    /// The caller has dropped what attaching takes: from now on a hook that ip_vs took along is lost.
-    pub const fn privileges_dropped(&mut self) {
-        self.dropped = true;
+    /// Whether a hook is missing only because privileges were dropped.
+    pub fn lacks_privileges(&self) -> bool {
+        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
+        refused.any(|(_, why)| why == DROPPED)
     }
 
     /// Whether a hook is still to be attached once ip_vs is loaded, which takes CAP_BPF and CAP_PERFMON then.
@@ -264,16 +265,9 @@ impl Tracer {
     pub fn waits_for_ipvs(&self, kprobes: bool) -> bool {
         let waits = |(need, ways): (Need, &'static [Way])| {
             ladder::needs_ipvs(need)
-                && self.hooks.get(&need).is_some_and(|hook| hook.way.is_none())
                 && ladder::allowed(ways, self.options.hooks).iter().any(|way| !way.steps.is_empty())
         };
-        kprobes && !self.dropped && self.needs().any(waits)
-    }
-
-    /// Needs whose hook is lost because privileges were dropped before ip_vs came back. Only a new start helps.
-    pub fn lost_for_good(&self) -> Vec<Need> {
-        let dropped = |hook: &Hook| hook.refused.iter().any(|(_, why)| why == DROPPED);
-        self.hooks.iter().filter(|(_, hook)| dropped(hook)).map(|(need, _)| *need).collect()
+        kprobes && !self.ipvs_loaded && !self.privileges_dropped && self.needs().any(waits)
     }
 
     /// A map that may be read, to find out what reading takes: the counters.
@@ -284,18 +278,9 @@ impl Tracer {
         }
     }
 
-    /// What is left of a need's ways where nothing can be attached: those without a hook.
-    fn without_privileges(&self, ways: &'static [Way]) -> Hook {
-        let mut hook = Hook::default();
-        for way in ladder::allowed(ways, self.options.hooks) {
-            if way.steps.is_empty() {
-                hook.way = Some(way.name);
-                hook.limit = way.limit;
-                break;
-            }
-            hook.refused.push((way.name, DROPPED.to_owned()));
-        }
-        hook
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {
@@ -326,6 +311,9 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        if self.privileges_dropped {
+            return Err(DROPPED.to_owned());
+        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)
@@ -364,7 +352,7 @@ impl Tracer {
                 program.attach(category, tracepoint).map(drop).map_err(|error| explain(&error))
             }
             Attach::SockOps => {
-                let path = self.options.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted")?;
+                let path = self.options.cgroup2.as_ref()?;
                 let root = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
                 let program: &mut SockOps = program.try_into().map_err(|error| explain(&error))?;
                 load_once(program.fd().is_ok(), || program.load())?;

@@ -45,7 +45,7 @@ impl Counting {
         let options = LoadOptions {
             hooks,
             btf_dir: PathBuf::from("/sys/kernel/btf"),
-            cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+            cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level,
             packets: false,
             rings: Rings::default(),

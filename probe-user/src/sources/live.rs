@@ -104,7 +104,7 @@ impl Live {
         let mut tracer = Tracer::load(LoadOptions {
             hooks: options.hooks,
             btf_dir: PathBuf::from("/sys/kernel/btf"),
-            cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+            cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level: options.log_level,
             packets: options.packets,
             rings: options.rings,
@@ -292,19 +292,19 @@ impl Live {
         &self.netns
     }
 
-    /// The kernel side.
-    pub const fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// The caller has dropped its privileges: see [`Tracer::privileges_dropped`].
-    pub const fn privileges_dropped(&mut self) {
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
         self.tracer.privileges_dropped();
     }
 
     /// Whether CAP_BPF and CAP_PERFMON are still wanted: ip_vs is not there yet, and has functions to be hooked.
     pub fn waits_for_ipvs(&self) -> bool {
         self.tracer.waits_for_ipvs(KernelInfo::read(Path::new("/")).kprobes.is_some())
+    }
+
+    /// The kernel side.
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The service table as it is known now.

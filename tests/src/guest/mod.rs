@@ -7,6 +7,7 @@ mod demo;
 mod init;
 mod itself;
 mod kubelet;
+mod limited;
 mod record;
 mod test;
 
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
             choose::run(way, count, home, services).map(|()| 0)
         }
         Some((mode, [address, count])) if mode == "itself" => itself::run(address, count).map(|()| 0),
+        Some((mode, [names, command @ ..])) if mode == "limited" => limited::run(names, command).map(|()| 0),
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -61,7 +63,7 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    const OF_A_CLIENT: [&str; 6] = ["connect", "burst", "choose", "flood", "itself", "kubelet"];
+    const OF_A_CLIENT: [&str; 7] = ["connect", "burst", "choose", "flood", "itself", "kubelet", "limited"];
     if std::env::args().nth(1).is_some_and(|mode| OF_A_CLIENT.contains(&mode.as_str())) {
         println!("{error:#}");
     } else {
