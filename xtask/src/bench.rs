@@ -184,7 +184,7 @@ fn result_file(bench: &str) -> PathBuf {
 }
 
 /// The processor, and what emulates one on it.
-fn machine(emulated: bool) -> Value {
+pub(crate) fn machine(emulated: bool) -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let qemu = find_program("qemu-system-x86_64").filter(|_| emulated);
