@@ -199,33 +199,61 @@ pub fn services_changed(_: &mut Lab, count: u16) -> Result<Value> {
     }))
 }
 
-/// IPVS goes and comes back, again and again: each time what collides afterwards is found.
-pub fn module_reloaded(_: &mut Lab, times: u16) -> Result<Value> {
-    let mut running = Sidecar::start(&[])?;
+/// IPVS goes and comes back, again and again: with the privileges to hook it anew it finds each time what collides
+/// afterwards. Without them it ends, so that whoever started it starts it anew.
+pub fn module_reloaded(lab: &mut Lab, times: u16) -> Result<Value> {
+    let mut running = Sidecar::start(&["--keep-privileges"])?;
     let mut series = Series::default();
     for time in 0..times {
-        unload()?;
-        load()?;
-        services(39_020 + time, 1)?;
-        let known = |seen: Option<f64>| seen == Some(1.0);
-        running.wait_for_metric(
-            "portclash_services",
-            &["protocol=\"tcp\""],
-            Duration::from_secs(15),
-            known,
-        )?;
+        reload(&mut running, 39_020 + time)?;
         collide(39_020 + time, SHORT)?;
         wait_for_collisions(&mut running, u32::from(time) + 1)?;
         series.push(Usage::of(running.pid())?);
     }
     let stopped = running.stop()?;
+    lab.note("portclash serve said", &stopped.messages);
     for incident in &stopped.incidents {
         let proven = incident.get("confidence").and_then(Value::as_str);
         ensure!(proven == Some("proven"), "the hijack was not seen: {incident:#}");
     }
     ensure!(told(&stopped) == u64::from(times), "{} were told instead of {times}", told(&stopped));
     ensure!(series.fd_spread() <= 2, "file descriptors pile up: {}", series.json());
-    Ok(json!({"reloads": times, "collisions_found": times, "usage": series.json()}))
+    let dropped = Sidecar::start(&[])?;
+    unload()?;
+    load()?;
+    let begun = Instant::now();
+    let stopped = dropped.end()?;
+    let took = begun.elapsed();
+    lab.note("portclash serve said", &stopped.messages);
+    ensure!(
+        stopped.status == Some(3),
+        "exit status is {:?}, expected 3:\n{}",
+        stopped.status,
+        stopped.messages
+    );
+    ensure!(stopped.messages.contains("privileges"), "it does not say why:\n{}", stopped.messages);
+    let mut again = Sidecar::start(&[])?;
+    services(39_019, 1)?;
+    collide(39_019, SHORT)?;
+    wait_for_collisions(&mut again, 1)?;
+    again.stop()?;
+    Ok(json!({
+        "reloads": times,
+        "collisions_found": times,
+        "usage": series.json(),
+        "without_privileges_ended_after_s": took.as_secs_f64(),
+    }))
+}
+
+/// The module goes and comes back, with one service.
+fn reload(running: &mut Sidecar, port: u16) -> Result<()> {
+    unload()?;
+    let tcp = ["protocol=\"tcp\""];
+    let limit = Duration::from_secs(30);
+    running.wait_for_metric("portclash_services", &tcp, limit, |seen| seen.is_none_or(|seen| seen == 0.0))?;
+    load()?;
+    services(port, 1)?;
+    running.wait_for_metric("portclash_services", &tcp, limit, |seen| seen == Some(1.0))
 }
 
 /// The disk of the captures is full, and has room again.
