@@ -22,3 +22,4 @@ pub mod server;
 pub mod story;
 pub mod tracer;
 pub mod written;
+pub mod yaml;
