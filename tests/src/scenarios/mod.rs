@@ -7,6 +7,7 @@ mod clients;
 mod controls;
 mod counts;
 mod expected;
+mod image;
 mod losses;
 mod options;
 mod packets;
@@ -138,6 +139,9 @@ pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_seed_story_from_the_api_server", pods::seed_story_from_the_api_server),
     scenario("pods_listed", pods::listed),
     scenario("pods_host_network_owner", pods::host_network_owner),
+    scenario("image_trace", image::trace),
+    scenario("image_trace_under_the_runtimes_filter", image::trace_under_the_runtimes_filter),
+    scenario("image_trace_stable_rung", image::trace_stable_rung),
 ];
 
 /// Those in which cgroups play a part, with cgroups of version 1.
