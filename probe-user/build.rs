@@ -3,7 +3,6 @@
 
 use std::env;
 use std::error::Error;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,12 +63,13 @@ fn build() -> Result<(), Box<dyn Error>> {
 
 fn compile(toolchain: &Toolchain, root: &Path, target_dir: &Path) -> Command {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| "x86_64".into());
-    let flags = [
+    let mut flags = vec![
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".into(),
         format!("-Clinker={}", toolchain.linker.display()),
         "-Clink-arg=--btf".into(),
     ];
+    flags.extend(remaps(root));
     let mut command = Command::new(&toolchain.cargo);
     command
         .current_dir(root)
@@ -88,6 +88,19 @@ fn compile(toolchain: &Toolchain, root: &Path, target_dir: &Path) -> Command {
         .env_remove("RUSTUP_TOOLCHAIN")
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.map(OsString::from).join(&OsString::from("\u{1f}")));
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     command
+}
+
+/// The object is part of the program: it must not depend on where this machine keeps its sources.
+fn remaps(root: &Path) -> Vec<String> {
+    let mut remaps = vec![format!("--remap-path-prefix={}=/portclash", root.display())];
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let registries = home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    for registry in registries.into_iter().flatten().flatten() {
+        remaps.push(format!("--remap-path-prefix={}=/crates", registry.path().display()));
+    }
+    remaps.sort();
+    remaps
 }

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod image;
 mod initramfs;
 mod modules;
 mod record;
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Arguments),
     /// Play the incident in a virtual machine and show what portclash says about it
     Demo(demo::Arguments),
+    /// Write the container image: an OCI archive with the static program
+    Image(image::Arguments),
     /// Measure what tracing costs
     Bench(bench::Arguments),
     /// Record the incident in a virtual machine: captures for the tests of what reads them
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Image(arguments) => image::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Record(arguments) => record::run(&arguments),
         Task::Vm(arguments) => vm::cli::run(&arguments),

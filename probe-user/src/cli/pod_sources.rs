@@ -14,7 +14,7 @@ use crate::pods::clients::{ClientOptions, CriOptions, KubeletOptions, Login, Pem
 use crate::pods::session::{NodeHints, Session};
 
 /// Options of every command that names pods.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Names of pods and Services")]
 pub(super) struct PodSourceArgs {
     /// Where they come from: auto, kubelet, api, cri, file:PATH, none; auto = the first of kubelet, api, cri that answers

@@ -11,6 +11,7 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use probe_ebpf::{PACKET_RING_BYTES, RING_BYTES};
 
 use super::counts::CountMap;
 use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
@@ -30,12 +31,40 @@ pub struct LoadOptions {
     pub hooks: Hooks,
     /// Folder with the kernel's BTF, normally `/sys/kernel/btf`.
     pub btf_dir: PathBuf,
-    /// Root of the cgroup2 hierarchy, for the stable rung.
-    pub cgroup2: Option<PathBuf>,
+    /// Root of the cgroup2 hierarchy, for the stable rung, or why it is not known.
+    pub cgroup2: Result<PathBuf, String>,
     /// Level of the BPF programs' own debug lines; 0 = off, and the verifier removes them.
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
     pub packets: bool,
+    /// How much may wait in the kernel.
+    pub rings: Rings,
+}
+
+/// Sizes of the ring buffers, bytes. A ring is mapped twice in a row, so that a record never wraps around; resident memory
+/// counts it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    events: u32,
+    packets: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { events: RING_BYTES, packets: PACKET_RING_BYTES }
+    }
+}
+
+impl Rings {
+    /// Largest ring that may be asked for, bytes.
+    pub const MOST: u64 = 256 << 20;
+
+    /// Rings of at least so many bytes each, as far as [`Self::MOST`] allows: a ring is whole pages, and a power of two.
+    pub fn of(bytes: u64) -> Self {
+        let bytes = u32::try_from(bytes.min(Self::MOST)).unwrap_or(RING_BYTES);
+        let bytes = bytes.max(PAGES).next_power_of_two();
+        Self { events: bytes, packets: bytes }
+    }
 }
 
 /// Why loading failed.
@@ -109,8 +138,10 @@ pub struct Tracer {
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
-        let mut sizes = vec![("COUNTED", 1)];
-        if !options.packets {
+        let mut sizes = vec![("COUNTED", 1), ("EVENTS", options.rings.events)];
+        if options.packets {
+            sizes.push(("PACKETS", options.rings.packets));
+        } else {
             sizes.extend(NO_PACKETS);
         }
         Self::load_for(options, LADDER, &sizes)
@@ -321,7 +352,7 @@ impl Tracer {
                 program.attach(category, tracepoint).map(drop).map_err(|error| explain(&error))
             }
             Attach::SockOps => {
-                let path = self.options.cgroup2.as_ref().ok_or("no cgroup2 hierarchy is mounted")?;
+                let path = self.options.cgroup2.as_ref()?;
                 let root = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
                 let program: &mut SockOps = program.try_into().map_err(|error| explain(&error))?;
                 load_once(program.fd().is_ok(), || program.load())?;
@@ -396,4 +427,18 @@ fn attach_kprobes(program: &mut KProbe, functions: &[&str]) -> Result<(), String
         }
     }
     if attached == 0 { Err(error) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_have_sizes_that_kernels_take() {
+        let sizes = |bytes| (Rings::of(bytes).events, Rings::of(bytes).packets);
+        assert_eq!(sizes(1 << 20), (1 << 20, 1 << 20));
+        assert_eq!(sizes(1), (65_536, 65_536));
+        assert_eq!(sizes(100_000), (131_072, 131_072));
+        assert_eq!(sizes(u64::MAX), (256 << 20, 256 << 20));
+    }
 }

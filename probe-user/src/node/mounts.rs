@@ -21,20 +21,42 @@ pub enum MountError {
         "no cgroup2 file system is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup/unified"
     )]
     NoCgroup2,
+    /// In a container with a cgroup namespace of its own, only its own part of the hierarchy is mounted.
+    #[error(
+        "{mount} shows only this container's part of the cgroup2 hierarchy; mount the node's /sys/fs/cgroup there"
+    )]
+    Part {
+        /// Where it is mounted.
+        mount: PathBuf,
+    },
 }
 
 /// The cgroup v2 mount (unified, or `/sys/fs/cgroup/unified` of a hybrid node) that this process sees.
-/// A mount of the whole hierarchy is preferred to one of a part.
+/// A mount of the whole hierarchy is preferred to one of a part. What is outside of that part would be missed without any
+/// sign of it, so a part that process 1 is not in is an error.
 pub fn cgroup2_mount(proc_root: &Path) -> Result<PathBuf, MountError> {
     let path = proc_root.join("self/mountinfo");
     let text = std::fs::read(&path).map_err(|source| MountError::Read { path, source })?;
-    cgroup2_in(&String::from_utf8_lossy(&text)).ok_or(MountError::NoCgroup2)
+    let (root, mount) = cgroup2_in(&String::from_utf8_lossy(&text)).ok_or(MountError::NoCgroup2)?;
+    let first = std::fs::read_to_string(proc_root.join("1/cgroup")).unwrap_or_default();
+    let outside = first.lines().any(|line| line.strip_prefix("0::").is_some_and(is_above));
+    if outside && !is_above(&root) {
+        return Err(MountError::Part { mount });
+    }
+    Ok(mount)
 }
 
-fn cgroup2_in(mountinfo: &str) -> Option<PathBuf> {
+/// How the kernel writes what is not below the root of the reader's cgroup namespace (kernfs_path_from_node).
+fn is_above(path: &str) -> bool {
+    path.starts_with("/..")
+}
+
+/// Root within the hierarchy, and mount point.
+fn cgroup2_in(mountinfo: &str) -> Option<(String, PathBuf)> {
     let mounts: Vec<(&str, &str)> = mountinfo.lines().filter_map(cgroup2_line).collect();
-    let whole = mounts.iter().find(|(root, _)| *root == "/");
-    whole.or(mounts.first()).map(|(_, mount_point)| unescaped(mount_point))
+    let widest = mounts.iter().find(|(root, _)| is_above(root));
+    let whole = widest.or_else(|| mounts.iter().find(|(root, _)| *root == "/"));
+    whole.or(mounts.first()).map(|(root, mount_point)| ((*root).to_owned(), unescaped(mount_point)))
 }
 
 /// Root within the hierarchy and mount point, if the line is a cgroup2 mount. Optional fields stand before ` - `.
@@ -71,18 +93,44 @@ mod tests {
 36 34 0:31 / /sys/fs/cgroup/unified rw,nosuid shared:11 master:2 - cgroup2 cgroup2 rw
 ";
 
+    fn mount_in(mountinfo: &str) -> Option<PathBuf> {
+        cgroup2_in(mountinfo).map(|(_, mount)| mount)
+    }
+
     #[test]
     fn hybrid_and_unified_mounts() {
-        assert_eq!(cgroup2_in(HYBRID), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(mount_in(HYBRID), Some("/sys/fs/cgroup/unified".into()));
         let unified = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate";
-        assert_eq!(cgroup2_in(unified), Some("/sys/fs/cgroup".into()));
+        assert_eq!(mount_in(unified), Some("/sys/fs/cgroup".into()));
     }
 
     #[test]
     fn whole_hierarchy_is_preferred() {
         let text = "1 2 0:3 /sub /a rw - cgroup2 c rw\n1 2 0:3 / /b\\040c rw - cgroup2 c rw\n";
-        assert_eq!(cgroup2_in(text), Some("/b c".into()));
-        assert_eq!(cgroup2_in("1 2 0:3 /sub /a rw - cgroup2 c rw"), Some("/a".into()));
+        assert_eq!(mount_in(text), Some("/b c".into()));
+        assert_eq!(mount_in("1 2 0:3 /sub /a rw - cgroup2 c rw"), Some("/a".into()));
+    }
+
+    #[test]
+    fn a_containers_own_part_is_an_error_and_the_nodes_hierarchy_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        for process in ["self", "1"] {
+            std::fs::create_dir(root.path().join(process)).unwrap();
+        }
+        let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+        write("1/cgroup", "0::/../../../../init.scope\n");
+        write("self/mountinfo", "1 2 0:3 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+        let error = cgroup2_mount(root.path()).unwrap_err();
+        assert!(error.to_string().starts_with("/sys/fs/cgroup shows only this container's part"), "{error}");
+        write(
+            "self/mountinfo",
+            "1 2 0:3 / /a ro - cgroup2 c rw\n1 2 0:3 /../../../.. /node ro - cgroup2 c rw\n",
+        );
+        assert_eq!(cgroup2_mount(root.path()).unwrap(), Path::new("/node"));
+        // On a node that is a container itself, process 1 is within the part.
+        write("1/cgroup", "0::/init.scope\n");
+        write("self/mountinfo", "1 2 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n");
+        assert_eq!(cgroup2_mount(root.path()).unwrap(), Path::new("/sys/fs/cgroup"));
     }
 
     #[test]

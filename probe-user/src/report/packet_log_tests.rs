@@ -1,24 +1,8 @@
 use super::*;
-use crate::capture::{self, Account, LinkType};
-use crate::report::pcapng::Direction;
-use crate::report::samples;
+use crate::capture::{self, Account};
+use crate::report::samples::{self, device, packet};
 
 const ISN: u32 = 4_142_039_474;
-
-fn device(name: &str) -> PacketDevice {
-    PacketDevice { netns: 7, index: 1, name: name.to_owned(), link: LinkType::ETHERNET }
-}
-
-fn packet(isn: u32, at: Nanos) -> LivePacket {
-    LivePacket {
-        at,
-        isn,
-        device: device("eth0"),
-        direction: Direction::Inbound,
-        original: 60,
-        bytes: vec![0; 54],
-    }
-}
 
 fn log(folder: &Path, size: Option<u64>, files: Option<usize>) -> PacketLog {
     let options = CaptureOptions { path: folder.join("hit.pcapng"), size, files };
@@ -90,7 +74,7 @@ fn too_many_packets_are_written_before_it_is_clear_whose_they_are() {
     let mut log = log(folder.path(), None, None);
     log.take((0..=MAX_WAITING).map(|_| packet(5, 1)).collect()).unwrap();
     assert_eq!(read(&folder.path().join("hit.pcapng")).0.len(), MAX_WAITING + 1);
-    assert_eq!(log.waiting_count, 0);
+    assert!(log.waiting.oldest().is_none());
 }
 
 #[test]
@@ -98,13 +82,4 @@ fn a_file_that_cannot_be_made_is_said_by_name() {
     let options = CaptureOptions { path: "/nonexistent/hit.pcapng".into(), size: None, files: None };
     let error = PacketLog::create(options, 0, |_| None).err().unwrap().to_string();
     assert!(error.contains("/nonexistent/hit.pcapng") && error.contains("No such file"), "{error}");
-}
-
-#[test]
-fn incidents_that_are_remembered_are_bounded() {
-    let mut told = Told::default();
-    for isn in 0..10_000 {
-        told.insert(isn, Known::Unwanted);
-    }
-    assert_eq!((told.known.len(), told.order.len()), (MAX_TOLD, MAX_TOLD));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::capture::LinkType;
 use crate::diagnosis::NodeFacts;
 use crate::diagnosis::advice::{Cause, advise};
 use crate::diagnosis::incident::{
@@ -9,9 +10,12 @@ use crate::diagnosis::incident::{
     ResetInfo, ServiceInfo, Summary, Verdict,
 };
 use crate::kubernetes::pod::ProbeType;
+use crate::observation::Nanos;
 use crate::pods::naming::Names;
 use crate::pods::samples as pods;
 use crate::pods::update::{PodSourceKind, PodUpdate};
+use crate::report::pcapng::Direction;
+use crate::sources::packets::{LivePacket, PacketDevice};
 
 const NONE: OwnerInfo = OwnerInfo {
     pid: None,
@@ -393,5 +397,22 @@ pub(crate) fn summary_incomplete() -> Summary {
                 .to_owned(),
         ],
         ..summary()
+    }
+}
+
+/// An Ethernet device.
+pub(crate) fn device(name: &str) -> PacketDevice {
+    PacketDevice { netns: 7, index: 1, name: name.to_owned(), link: LinkType::ETHERNET }
+}
+
+/// A packet of a connection, without any content.
+pub(crate) fn packet(isn: u32, at: Nanos) -> LivePacket {
+    LivePacket {
+        at,
+        isn,
+        device: device("eth0"),
+        direction: Direction::Inbound,
+        original: 60,
+        bytes: vec![0; 54],
     }
 }

@@ -216,7 +216,7 @@ impl Sidecar {
     /// Whether hooks are missing that could be attached with the privileges of a new start.
     pub(super) fn needs_restart(&self) -> bool {
         self.confined.as_ref().is_some_and(|confined| !confined.keeps_for_hooks())
-            && self.trace.live().tracer().lacks_privileges()
+            && !self.trace.live().tracer().lost_for_good().is_empty()
     }
 
     /// One line for the service manager.

@@ -16,7 +16,7 @@ use super::table::{CurrentTable, TableRead, TableReader};
 use crate::kernel::counters::Counters;
 use crate::kernel::event::decode;
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{LoadError, LoadOptions, Tracer};
+use crate::kernel::loader::{LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::selftest::{self, SelfTest, SelfTestError};
 use crate::memory;
 use crate::node::kernel_info::{FLOOR, KernelInfo, KernelVersion};
@@ -40,6 +40,8 @@ pub struct LiveOptions {
     pub log_level: u8,
     /// Packets of flagged connections are wanted, see [`Live::packets`].
     pub packets: bool,
+    /// How much may wait in the kernel.
+    pub rings: Rings,
 }
 
 /// Why live tracing could not start or go on.
@@ -102,9 +104,10 @@ impl Live {
         let mut tracer = Tracer::load(LoadOptions {
             hooks: options.hooks,
             btf_dir: PathBuf::from("/sys/kernel/btf"),
-            cgroup2: cgroup2_mount(Path::new("/proc")).ok(),
+            cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level: options.log_level,
             packets: options.packets,
+            rings: options.rings,
         })?;
         let mut ring = tracer.take_ring()?;
         let packets = if options.packets { Some(tracer.take_packets()?) } else { None };
@@ -153,9 +156,11 @@ impl Live {
                 ready = self.ring.readable_mut() => {
                     let mut guard = ready.map_err(LiveError::Wait)?;
                     let mut events = Vec::new();
-                    let undecodable = drain(guard.get_inner_mut(), &mut events);
-                    guard.clear_ready();
-                    self.undecodable += undecodable;
+                    let drained = drain(guard.get_inner_mut(), &mut events);
+                    if drained.empty {
+                        guard.clear_ready();
+                    }
+                    self.undecodable += drained.undecodable;
                     self.take_events(&events);
                 }
                 waiting = packets_come(&mut self.packets, self.clock) => {
@@ -176,9 +181,15 @@ impl Live {
 
     /// What the kernel side wrote until now and nobody read yet: for the end of a trace.
     pub fn remaining(&mut self) -> Vec<Observation> {
-        let mut events = Vec::new();
-        self.undecodable += drain(self.ring.get_mut(), &mut events);
-        self.take_events(&events);
+        for _ in 0..MOST_REMAINING {
+            let mut events = Vec::new();
+            let drained = drain(self.ring.get_mut(), &mut events);
+            self.undecodable += drained.undecodable;
+            self.take_events(&events);
+            if drained.empty {
+                break;
+            }
+        }
         self.pending.drain(..).collect()
     }
 
@@ -335,16 +346,30 @@ pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveErr
     }
 }
 
-/// Takes every record out of the ring; returns how many could not be decoded.
-fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> u64 {
+/// Events that are taken out of the ring in one go: when they come without end, others must still get their turn, and memory
+/// for all that a ring holds is not needed at once.
+const MOST_AT_ONCE: usize = 1024;
+/// So many times that are taken at the end: more than any ring holds, should events come for ever.
+const MOST_REMAINING: usize = 1024;
+
+/// What came out of the ring.
+struct Drained {
+    undecodable: u64,
+    /// Nothing is left in it.
+    empty: bool,
+}
+
+/// Takes records out of the ring, the earliest first.
+fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> Drained {
     let mut undecodable = 0;
-    while let Some(record) = ring.next() {
+    for _ in 0..MOST_AT_ONCE {
+        let Some(record) = ring.next() else { return Drained { undecodable, empty: true } };
         match decode(&record) {
             Ok(event) => events.push(event),
             Err(_) => undecodable += 1,
         }
     }
-    undecodable
+    Drained { undecodable, empty: false }
 }
 
 /// Drains the ring of packets once something is in it.

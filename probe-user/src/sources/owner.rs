@@ -44,10 +44,15 @@ impl Owners {
         if let Some(cmdline) = masked_cmdline_from_bytes(recorded, recorded.len() == CMDLINE_LEN) {
             owner.cmdline = Some(cmdline);
         }
-        if owner.cgroup.is_none() && event.cgroup_id != 0 {
-            owner.cgroup = self.cgroups.as_mut().and_then(|paths| paths.path_of(event.cgroup_id));
-            owner.container_id =
-                owner.cgroup.as_deref().and_then(|path| container_of_path(path).container_id);
+        // In a cgroup namespace of our own, /proc leads up from there (`/../../system.slice/…`), and what is above is
+        // not told; the id names the cgroup below the mounted root.
+        let told = owner.cgroup.as_deref().is_some_and(|path| !path.starts_with("/.."));
+        if !told && event.cgroup_id != 0 {
+            let found = self.cgroups.as_mut().and_then(|paths| paths.path_of(event.cgroup_id));
+            if let Some(path) = found {
+                owner.container_id = container_of_path(&path).container_id;
+                owner.cgroup = Some(path);
+            }
         }
         Some(owner)
     }

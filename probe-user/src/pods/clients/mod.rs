@@ -31,9 +31,12 @@ mod watch;
 mod yaml;
 
 #[cfg(feature = "kube")]
+pub(crate) use api::Api;
+#[cfg(feature = "kube")]
 pub use api::{ApiError, ApiOptions, ApiServer};
 pub use backoff::Backoff;
 pub use credentials::{CredentialError, Login, Pem};
+pub(crate) use credentials::{certificate_and_key, token};
 pub use cri::{CriError, CriOptions};
 pub use follow::{ClientOptions, Clients, PodsFrom, follow};
 pub use http::{HttpError, Timeouts};
@@ -42,3 +45,9 @@ pub use kubeconfig::KubeconfigError;
 pub use kubelet::{KubeletError, KubeletOptions, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN};
 pub use secret::Secret;
 pub use tls::{SetupError, TlsTrouble, Trust};
+pub(crate) use {
+    credentials::token,
+    http::{Call, Server, call, parse_url},
+    task::blocking,
+    tls::client_config,
+};

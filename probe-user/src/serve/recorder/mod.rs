@@ -1,0 +1,235 @@
+//! The flight recorder: the packets of each incident as a capture of its own, within limits.
+//!
+//! Packets of flagged connections wait, bounded in number, until diagnosis says what the connection was; then they are
+//! written at once, with the incident itself, to a file that appears whole or not at all.
+
+mod folder;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use folder::RecorderError;
+use folder::{Folder, Limits};
+
+use super::snapshot::RecorderView;
+use crate::diagnosis::incident::Incident;
+use crate::node::netns;
+use crate::report::capture_file::{CaptureFile, Descriptions, Whose};
+use crate::report::packet_comments::comments;
+use crate::report::packet_waiting::{Taken, Waiting};
+use crate::report::pcapng::Statistics;
+use crate::sources::packets::{LivePacket, PacketDevice};
+
+/// Packets that wait for their incident, of all connections: about 2 MiB.
+const MAX_WAITING: usize = 4096;
+/// Packets of one connection that are kept, the first ones: a handshake that died in every namespace and device that it
+/// crossed, retransmits included. A connection that lives needs no more.
+const MAX_OF_ONE: usize = 256;
+/// Captures that may be written in one go, and each second after that: they wait for the disk, and so does all else.
+const BURST: u32 = 256;
+const PER_SECOND: u32 = 4;
+
+/// Where captures go, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The directory; made if it is missing.
+    pub dir: PathBuf,
+    /// Bytes of all captures together.
+    pub max_bytes: u64,
+    /// Captures.
+    pub max_files: usize,
+}
+
+/// Packets that are in no capture, although their connection was flagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketsDropped {
+    /// They came after their incident was concluded.
+    pub late: u64,
+    /// Their connection had more packets than are kept of one.
+    pub of_long_connections: u64,
+    /// Too many waited, and their connection was the oldest.
+    pub no_room: u64,
+}
+
+/// Writes one capture per incident.
+pub struct Recorder {
+    folder: Folder,
+    whose: Whose,
+    waiting: Waiting<()>,
+    /// Packets beyond [`MAX_OF_ONE`] of connections that wait, by device.
+    beyond: BTreeMap<u32, BTreeMap<PacketDevice, u64>>,
+    dropped: PacketsDropped,
+    allowance: Allowance,
+    written: u64,
+    failed: u64,
+    trouble: Option<String>,
+    news: Vec<String>,
+}
+
+impl Recorder {
+    /// Makes the directory if it is missing, takes away what an earlier run left half written, and what exceeds the limits.
+    pub fn open(options: Options) -> Result<Self, RecorderError> {
+        let limits = Limits { bytes: options.max_bytes, files: options.max_files };
+        Ok(Self {
+            folder: Folder::open(options.dir, limits)?,
+            whose: netns::whose,
+            waiting: Waiting::new(MAX_WAITING),
+            beyond: BTreeMap::new(),
+            dropped: PacketsDropped::default(),
+            allowance: Allowance::new(Instant::now()),
+            written: 0,
+            failed: 0,
+            trouble: None,
+            news: Vec::new(),
+        })
+    }
+
+    /// Other limits from now on. Captures that exceed them go at once.
+    pub fn set_limits(&mut self, max_bytes: u64, max_files: usize) {
+        let outcome = self.folder.set_limits(Limits { bytes: max_bytes, files: max_files });
+        if let Err(error) = outcome {
+            self.in_trouble(error.to_string());
+        }
+    }
+
+    /// Takes packets, in the order of time.
+    pub fn take(&mut self, packets: Vec<LivePacket>) {
+        for packet in packets {
+            if self.waiting.of(packet.isn) >= MAX_OF_ONE {
+                self.dropped.of_long_connections += 1;
+                *self.beyond.entry(packet.isn).or_default().entry(packet.device).or_default() += 1;
+                continue;
+            }
+            if let Taken::Known((), _) = self.waiting.take(packet) {
+                self.dropped.late += 1;
+            }
+            if let Some(oldest) = self.waiting.too_many() {
+                self.dropped.no_room += oldest.len() as u64;
+                oldest.first().map(|packet| self.beyond.remove(&packet.isn));
+            }
+        }
+    }
+
+    /// Nothing more will be told of this incident: writes its capture. `None` = it has no packets, or they could not be
+    /// written, which [`Self::take_news`] says.
+    pub fn concluded(&mut self, incident: &Incident) -> Option<PathBuf> {
+        let isn = incident.connection.isn?;
+        let packets = self.waiting.tell(isn, ());
+        let beyond = self.beyond.remove(&isn).unwrap_or_default();
+        if packets.is_empty() {
+            return None;
+        }
+        if !self.allowance.spend(Instant::now()) {
+            self.failed += 1;
+            self.in_trouble(format!("more incidents than {PER_SECOND} a second: not each gets a capture"));
+            return None;
+        }
+        let written = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
+        match written.and_then(|content| self.folder.write(incident, &content)) {
+            Ok(path) => {
+                self.written += 1;
+                if let Some(trouble) = self.trouble.take() {
+                    self.news.push(format!("captures are written again, after: {trouble}"));
+                }
+                Some(path)
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.in_trouble(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Packets of this connection are not asked for.
+    pub fn unwanted(&mut self, isn: Option<u32>) {
+        if let Some(isn) = isn {
+            self.waiting.tell(isn, ());
+            self.beyond.remove(&isn);
+        }
+    }
+
+    /// How it is.
+    pub fn view(&self) -> RecorderView {
+        let (captures, bytes) = self.folder.held();
+        RecorderView {
+            captures,
+            bytes,
+            written: self.written,
+            removed: self.folder.removed(),
+            failed: self.failed,
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    /// Packets that are in no capture.
+    pub const fn dropped(&self) -> PacketsDropped {
+        self.dropped
+    }
+
+    /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again.
+    pub fn take_news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
+    fn in_trouble(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            self.news.push(trouble.clone());
+            self.trouble = Some(trouble);
+        }
+    }
+
+    /// The whole file: packets with what is said about them, the incident, and what each interface saw.
+    fn content(
+        &self,
+        incident: &Incident,
+        packets: &[LivePacket],
+        beyond: &BTreeMap<PacketDevice, u64>,
+    ) -> std::io::Result<Vec<u8>> {
+        let mut names = Descriptions::new(self.whose);
+        let mut file = CaptureFile::new(Vec::new())?;
+        let mut seen = beyond.clone();
+        for packet in packets {
+            let comments = comments(incident, packet.device.link, &packet.bytes);
+            file.packet(packet, &comments, &mut names)?;
+            *seen.entry(packet.device.clone()).or_default() += 1;
+        }
+        let times = || packets.iter().map(|packet| packet.at);
+        let (start, at) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+        file.custom_json(&serde_json::to_vec(incident).map_err(std::io::Error::other)?)?;
+        file.statistics(|device| Statistics {
+            start,
+            at,
+            accepted: seen.get(device).copied().unwrap_or(0),
+            dropped: beyond.get(device).copied().unwrap_or(0),
+        })?;
+        Ok(std::mem::take(file.get_mut()))
+    }
+}
+
+/// So many captures at once, and so many a second after that.
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    const fn new(now: Instant) -> Self {
+        Self { left: BURST, since: now }
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
+        const EACH: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
+        let earned = now.saturating_duration_since(self.since).as_millis() / EACH.as_millis();
+        let earned = u32::try_from(earned).unwrap_or(BURST);
+        self.since += EACH.saturating_mul(earned);
+        self.left = self.left.saturating_add(earned).min(BURST);
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
