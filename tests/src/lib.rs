@@ -18,6 +18,7 @@ pub mod offline;
 pub mod output;
 pub mod prober;
 pub mod process;
+pub mod reliability;
 pub mod scenarios;
 pub mod server;
 pub mod sidecar;

@@ -89,11 +89,24 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     mut reload: impl AsyncFnMut() -> Settings,
 ) -> Result<End, ServeError> {
-    let Parts { trace, mut recheck, recorder, deliveries, recent, mut requests, server, notifier, confined, say } = parts;
+    let Parts {
+        trace,
+        mut recheck,
+        recorder,
+        deliveries,
+        recent,
+        mut requests,
+        server,
+        notifier,
+        confined,
+        say,
+    } = parts;
     let drain = settings.drain;
     let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
     sidecar.release_hooks()?;
-    let mut tick = tokio::time::interval(notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)));
+    let mut tick = tokio::time::interval(
+        notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)),
+    );
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     notifier.ready();
     tokio::pin!(stop);

@@ -47,7 +47,12 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn new(trace: Trace, tellers: Tellers, settings: Settings, confined: Option<Confined>) -> Self {
+    pub(super) fn new(
+        trace: Trace,
+        tellers: Tellers,
+        settings: Settings,
+        confined: Option<Confined>,
+    ) -> Self {
         Self {
             started_at: trace.now(),
             trace,
@@ -141,7 +146,9 @@ impl Sidecar {
         self.stdout.dropped += 1;
         let trouble = error.to_string();
         if self.stdout.trouble.as_ref() != Some(&trouble) {
-            (self.tellers.say)(&format!("standard output: {trouble}; what cannot be written there is counted"));
+            (self.tellers.say)(&format!(
+                "standard output: {trouble}; what cannot be written there is counted"
+            ));
         }
         self.stdout.trouble = Some(trouble);
         if error.kind() == io::ErrorKind::BrokenPipe { Err(error) } else { Ok(()) }
@@ -180,7 +187,8 @@ impl Sidecar {
         let names = self.trace.names().names();
         for port in look.check.exposed_ports.iter_mut().flatten() {
             let addresses = port.addresses.iter().filter_map(|ip| Some((ip.parse().ok()?, port.port).into()));
-            let mut services: Vec<String> = addresses.flat_map(|address| names.services_at(address)).collect();
+            let mut services: Vec<String> =
+                addresses.flat_map(|address| names.services_at(address)).collect();
             services.sort_unstable();
             services.dedup();
             if !services.is_empty() {
@@ -192,7 +200,8 @@ impl Sidecar {
     /// Now and then.
     pub(super) fn look_after(&mut self) -> io::Result<()> {
         if let Some(step) = self.trace.follow_clock() {
-            let (direction, seconds) = (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
+            let (direction, seconds) =
+                (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
             let millis = step.unsigned_abs() / 1_000_000 % 1000;
             (self.tellers.say)(&format!(
                 "the clock was set {direction} by {seconds}.{millis:03} s; times from now on follow it"

@@ -31,7 +31,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 const TESTED: &[(&str, &str)] = &[("ip", "iproute2"), ("tmux", "tmux")];
 
 /// What `cargo xtask bench` compares with; nothing else needs them.
-pub(crate) const COMPARED: &[(&str, &str)] = &[("bpftrace", "bpftrace"), ("strace", "strace")];
+pub(crate) const COMPARED: &[(&str, &str)] =
+    &[("bpftrace", "bpftrace"), ("strace", "strace"), ("tcpconnect", "libbpf-tools")];
 
 /// Find or install what the build and the virtual machines need.
 #[derive(clap::Args)]
