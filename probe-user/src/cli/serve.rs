@@ -2,19 +2,25 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ArgAction;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{Common, WRITE};
+use super::output::{Common, WRITE, complain};
 use super::pod_sources::PodSourceArgs;
-use super::serve_config::{Configured, print};
+use super::serve_config::{Configured, Reloader, print};
+use super::serve_start;
 use super::status;
 use super::values::{MaybeTime, duration, duration_or_none, pods, size};
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
+use crate::serve::deliver::{self, TargetOptions};
+use crate::serve::http;
+use crate::serve::privileges::renounce;
+use crate::serve::run::{Change, Settings};
 use crate::sources::kubelet_log::KubeletLog;
 
 /// Stay and watch: metrics, incidents as JSON, a capture of each
@@ -37,6 +43,10 @@ pub(super) struct Args {
     /// Network namespace to trace, by path or by the pid of a process in it [default: that of pid 1]
     #[arg(long, value_name = "PATH|PID", default_value = "1", hide_default_value = true)]
     pub(super) netns: NetnsSpec,
+    /// Size of each ring buffer between the kernel and this program: what does not fit while it is busy is lost, and
+    /// counted. Resident memory counts it twice
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
+    pub(super) ring_size: u64,
     /// Check this often whether service ports became source ports; none = never
     #[arg(long, value_name = "TIME|none", default_value = "5m", value_parser = duration_or_none)]
     pub(super) check_every: MaybeTime,
@@ -149,6 +159,69 @@ pub(super) struct RecordArgs {
     pub(super) record_files: u32,
 }
 
+impl DeliverArgs {
+    /// Files that are read again and again.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let given = [&self.webhook_token_file, &self.webhook_ca, &self.otlp_token_file, &self.otlp_ca];
+        given.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The ways out. `node`: its name in the cluster.
+    fn options(&self, node: Option<String>, sources: &PodSourceArgs) -> Result<deliver::Options> {
+        let target = |url: &Option<String>, token_file: &Option<PathBuf>, ca: &Option<PathBuf>| {
+            let (token_file, ca) = (token_file.clone(), ca.clone());
+            url.clone().map(|url| TargetOptions { url, token_file, ca })
+        };
+        if self.kubernetes_events && cfg!(not(feature = "kube")) {
+            bail!("--kubernetes-events: this portclash was built without the feature kube");
+        }
+        if self.otlp.is_some() && cfg!(not(feature = "otlp")) {
+            bail!("--otlp: this portclash was built without the feature otlp");
+        }
+        #[cfg(not(feature = "kube"))]
+        let _ = sources;
+        Ok(deliver::Options {
+            node,
+            webhook: target(&self.webhook, &self.webhook_token_file, &self.webhook_ca),
+            #[cfg(feature = "kube")]
+            events: self.kubernetes_events.then(|| sources.api_server()),
+            #[cfg(feature = "otlp")]
+            otlp: target(&self.otlp, &self.otlp_token_file, &self.otlp_ca),
+        })
+    }
+}
+
+impl HttpArgs {
+    /// What the server is told; `None` = there is none.
+    pub(super) fn options(&self) -> Option<http::Options> {
+        let Listen::On(listen) = self.listen else { return None };
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        Some(http::Options { token_file: self.token_file.clone(), tls, ..http::Options::new(listen) })
+    }
+}
+
+impl Args {
+    /// The ways out. `node`: its name in the cluster.
+    pub(super) fn deliveries(&self, node: Option<String>) -> Result<deliver::Options> {
+        self.deliver.options(node, &self.sources)
+    }
+
+    /// What can be changed while it runs.
+    pub(super) fn settings(&self) -> Settings {
+        let label_pods = usize::try_from(self.http.label_pods).unwrap_or(usize::MAX);
+        Settings {
+            label_pods: (label_pods > 0).then_some(label_pods),
+            check_every: self.check_every.0,
+            repeat_every: self.deliver.repeat_every,
+            record_limits: (
+                self.record.record_size,
+                usize::try_from(self.record.record_files).unwrap_or(usize::MAX),
+            ),
+            drain: self.drain,
+        }
+    }
+}
+
 /// `--listen`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listen {
@@ -185,11 +258,65 @@ SIGHUP reads the file again. SIGTERM ends in order; a second one at once.
 Exit status: 0 ended in order, 2 could not watch, or no longer.";
 
 /// Runs the command; the result is the exit status.
-pub(super) fn run(configured: Option<Configured>, _common: &Common) -> Result<u8> {
+pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8> {
     let configured = configured.context("read the options of portclash serve")?;
     if configured.args.config.print_config {
         io::stdout().lock().write_all(print(&configured).as_bytes()).context(WRITE)?;
         return Ok(status::NOTHING);
     }
-    bail!("portclash serve: only --print-config works in this build");
+    let (args, file) = (configured.args.clone(), configured.file.clone());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if !args.privileges.keep_privileges {
+        // Threads that may wait (for files, for names of hosts) need no capability, whatever this one keeps.
+        builder.on_thread_start(|| {
+            if let Err(error) = renounce() {
+                tracing::error!("a thread keeps capabilities: {error}");
+            }
+        });
+    }
+    let runtime = builder.enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
+        let mut reloader = Reloader::new(configured);
+        let reload = async |node: &Option<String>| loop {
+            // The stream ends only with the runtime.
+            let _ = hangup.recv().await;
+            if let Some(change) = reread(&mut reloader, node) {
+                return change;
+            }
+        };
+        serve_start::serve(&args, common, file.as_deref(), reload).await
+    })
+}
+
+/// Reads the options again; `None` = nothing changes, and it was said why.
+fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
+    let reread = match reloader.read() {
+        Ok(reread) => reread,
+        Err(error) => {
+            complain(&format!("portclash: {error}; nothing was changed"));
+            return None;
+        }
+    };
+    if !reread.next_start.is_empty() {
+        complain(&format!("{}: takes effect at the next start", reread.next_start.join(", ")));
+    }
+    if reread.changed.is_empty() {
+        complain("the options were read again: nothing else changed");
+        return None;
+    }
+    let args = &reread.new.args;
+    let ways = ["webhook", "kubernetes-events", "otlp"];
+    let changes_ways = reread.changed.iter().any(|key| ways.iter().any(|way| key.starts_with(way)));
+    let deliveries = changes_ways.then(|| args.deliveries(node.clone())).transpose();
+    let change = match deliveries {
+        Ok(deliveries) => Change { settings: args.settings(), deliveries },
+        Err(error) => {
+            complain(&format!("portclash: {error:#}; nothing was changed"));
+            return None;
+        }
+    };
+    complain(&format!("the options were read again: {} changed", reread.changed.join(", ")));
+    reloader.accept(reread);
+    Some(change)
 }

@@ -13,7 +13,7 @@ pub mod notify;
 pub mod privileges;
 pub mod process;
 pub mod recent;
-mod recheck;
+pub mod recheck;
 pub mod recorder;
 pub mod run;
 pub mod setters;

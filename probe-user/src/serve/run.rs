@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::deliver::Deliveries;
+use super::deliver::{self, Deliveries};
 use super::http;
 use super::notify::Notifier;
 use super::privileges::Confined;
@@ -33,6 +33,15 @@ pub struct Settings {
     pub record_limits: (u64, usize),
     /// Longest time that an end in order may take.
     pub drain: Duration,
+}
+
+/// What somebody changed while it runs.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// All settings, changed or not.
+    pub settings: Settings,
+    /// Other ways out; `None` = those stay.
+    pub deliveries: Option<deliver::Options>,
 }
 
 /// Everything that runs.
@@ -82,12 +91,12 @@ pub enum ServeError {
     Privileges(#[from] super::privileges::PrivilegesError),
 }
 
-/// Runs until `stop` is done. `reload` yields new settings, as often as somebody asks for that.
+/// Runs until `stop` is done. `reload` yields changes, as often as somebody asks for them.
 pub async fn run(
     parts: Parts,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    mut reload: impl AsyncFnMut() -> Settings,
+    mut reload: impl AsyncFnMut() -> Change,
 ) -> Result<End, ServeError> {
     let Parts {
         trace,
@@ -101,7 +110,6 @@ pub async fn run(
         confined,
         say,
     } = parts;
-    let drain = settings.drain;
     let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
     sidecar.release_hooks()?;
     let mut tick = tokio::time::interval(
@@ -127,15 +135,20 @@ pub async fn run(
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
             }
-            settings = reload() => {
-                recheck.set_every(settings.check_every);
-                sidecar.set_settings(settings);
+            change = reload() => {
+                notifier.reloading();
+                recheck.set_every(change.settings.check_every);
+                sidecar.set_settings(change.settings);
+                if let Some(deliveries) = change.deliveries {
+                    sidecar.replace_deliveries(deliveries);
+                }
+                notifier.ready();
             }
             () = &mut stop => break End::Stopped,
         }
     };
     notifier.stopping();
-    let deadline = Instant::now() + drain;
+    let deadline = Instant::now() + sidecar.drain_time();
     sidecar.finish()?;
     // What is asked in the last moment is still answered.
     let stopping = async {

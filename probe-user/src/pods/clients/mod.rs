@@ -35,8 +35,8 @@ pub(crate) use api::Api;
 #[cfg(feature = "kube")]
 pub use api::{ApiError, ApiOptions, ApiServer};
 pub use backoff::Backoff;
+pub(crate) use credentials::certificate_and_key;
 pub use credentials::{CredentialError, Login, Pem};
-pub(crate) use credentials::{certificate_and_key, token};
 pub use cri::{CriError, CriOptions};
 pub use follow::{ClientOptions, Clients, PodsFrom, follow};
 pub use http::{HttpError, Timeouts};
