@@ -16,6 +16,7 @@ mod port_choice;
 mod ports;
 mod seed;
 mod serve;
+mod serve_privileges;
 
 use anyhow::Result;
 
@@ -98,6 +99,9 @@ pub const ALL: &[Scenario] = &[
     scenario("serve_sigterm_drains", serve::sigterm_drains),
     scenario("serve_sigkill_leaves_nothing", serve::sigkill_leaves_nothing),
     scenario("serve_two_instances", serve::two_instances),
+    scenario("serve_privileges_seed", serve_privileges::seed),
+    scenario("serve_privileges_seed_stable_rung", serve_privileges::seed_stable_rung),
+    scenario("serve_privileges_module_loaded_later", serve_privileges::module_loaded_later),
     scenario("serve_exposure_setting_changes_back", serve::exposure_setting_changes_back),
     scenario("serve_new_node_port_is_told_once", serve::new_node_port_is_told_once),
     scenario("serve_module_reloaded", serve::module_reloaded),
