@@ -111,9 +111,18 @@ impl Metrics {
 impl Sidecar {
     /// Starts `portclash serve` with these arguments besides the usual ones, and waits until it says that it is ready.
     pub fn start(arguments: &[&str]) -> Result<Self> {
+        Self::start_limited(None, arguments)
+    }
+
+    /// The same as root with these capabilities only (see the guest's mode `limited`); `None` = all.
+    pub fn start_limited(capabilities: Option<&str>, arguments: &[&str]) -> Result<Self> {
         let usual = USUAL.iter().filter(|[option, _]| !arguments.contains(option)).flatten();
         let begun = Instant::now();
-        let mut child = Command::new("portclash")
+        let mut command = Command::new(if capabilities.is_some() { "/init" } else { "portclash" });
+        if let Some(capabilities) = capabilities {
+            command.args(["limited", capabilities, "portclash"]);
+        }
+        let mut child = command
             .arg("serve")
             .args(usual)
             .args(arguments)

@@ -19,6 +19,7 @@ use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
 use crate::serve::deliver::{self, TargetOptions};
 use crate::serve::http;
+use crate::serve::privileges::renounce;
 use crate::serve::run::{Change, Settings};
 use crate::sources::kubelet_log::KubeletLog;
 
@@ -260,8 +261,16 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         return Ok(status::NOTHING);
     }
     let args = configured.args.clone();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if !args.privileges.keep_privileges {
+        // Threads that may wait (for files, for names of hosts) need no capability, whatever this one keeps.
+        builder.on_thread_start(|| {
+            if let Err(error) = renounce() {
+                tracing::error!("a thread keeps capabilities: {error}");
+            }
+        });
+    }
+    let runtime = builder.enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
         let mut reloader = Reloader::new(configured);

@@ -467,5 +467,8 @@ fn services(now: &Snapshot, out: &mut Samples) {
 }
 
 #[cfg(test)]
+#[path = "metrics_files_tests.rs"]
+mod files_tests;
+#[cfg(test)]
 #[path = "metrics_tests.rs"]
 mod tests;

@@ -120,6 +120,7 @@ pub async fn run(
     tokio::pin!(stop);
     let end = loop {
         let known = sidecar.exposure().settings();
+        let table = sidecar.trace.live().table().shared();
         tokio::select! {
             updates = sidecar.trace.next(None) => {
                 sidecar.take(updates?)?;
@@ -129,7 +130,7 @@ pub async fn run(
                 }
             }
             Some(request) = requests.recv() => sidecar.answer(request),
-            look = recheck.next(known) => sidecar.take_look(look)?,
+            look = recheck.next(known, table) => sidecar.take_look(look)?,
             _ = tick.tick() => {
                 sidecar.look_after()?;
                 notifier.watchdog();

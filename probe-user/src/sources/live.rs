@@ -85,7 +85,8 @@ pub struct Live {
     undecodable: u64,
     /// Connects that the self-test made.
     own_connects: u64,
-    looked_up_at: Option<Instant>,
+    /// The IPVS connection table is not looked at before this.
+    next_look: Option<Instant>,
     pending: VecDeque<Observation>,
 }
 
@@ -134,7 +135,7 @@ impl Live {
             reread_at: None,
             undecodable: 0,
             own_connects: 0,
-            looked_up_at: None,
+            next_look: None,
             pending: VecDeque::new(),
         };
         let read = live.reader.read()?;
@@ -267,14 +268,14 @@ impl Live {
             .collect()
     }
 
-    /// Whether the IPVS connection table may be read again: not within `interval` of the last time.
-    pub(super) fn may_look_up(&mut self, interval: Duration) -> bool {
-        let now = Instant::now();
-        if self.looked_up_at.is_some_and(|last| now - last < interval) {
-            return false;
-        }
-        self.looked_up_at = Some(now);
-        true
+    /// Whether it is time to look at the IPVS connection table again.
+    pub(super) fn may_look_up(&self) -> bool {
+        self.next_look.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// Not before so much time has passed.
+    pub(super) fn look_again_in(&mut self, interval: Duration) {
+        self.next_look = Some(Instant::now() + interval);
     }
 
     /// The clock of the observations.

@@ -57,6 +57,7 @@ pub(crate) fn kernel_side_goes_on() -> Outcome {
             hooks: Hooks::Auto,
             log_level: 0,
             packets: false,
+            rings: probe_user::kernel::loader::Rings::default(),
         };
         let mut live = match Live::start(&options) {
             Ok(live) => live,

@@ -60,9 +60,9 @@ pub(crate) fn reference() -> String {
     format!("localhost/portclash:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Writes the image of a static `program` under the usual name, and returns the archive's path.
+/// Writes the image of a static `program` under its usual name for the lab, and returns the archive's path.
 pub(crate) fn of(program: &Path) -> Result<PathBuf> {
-    let path = archive_path();
+    let path = workspace::set_up("lab").join("portclash.tar");
     write(program, &reference(), &path)?;
     Ok(path)
 }
