@@ -86,7 +86,7 @@ impl Trace {
             self.ports_used_up += u64::from(matches!(observation.fact, Fact::ConnectFailed { .. }));
             updates.extend(self.diagnosis.observe(observation));
         }
-        for row in self.live.missing_proof(&self.diagnosis.open_connections()) {
+        for row in self.live.missing_proof(|| self.diagnosis.open_connections()) {
             updates.extend(self.diagnosis.observe(row));
         }
         updates.extend(self.diagnosis.advance(self.now()));

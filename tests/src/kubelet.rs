@@ -79,12 +79,17 @@ pub struct Kubelet {
 impl Kubelet {
     /// Starts a kubelet for these pods, with their probes in the order in which the pods name them.
     pub fn start(release: Release, pods: &[&Pod]) -> Result<Self> {
+        Self::start_with_token(release, pods, TOKEN)
+    }
+
+    /// The same, for another token, which it puts where clients find theirs.
+    pub fn start_with_token(release: Release, pods: &[&Pod], token: &str) -> Result<Self> {
         for directory in [SETTINGS, TOKEN_FILE].iter().filter_map(|file| Path::new(file).parent()) {
             fs::create_dir_all(directory)?;
         }
         // An earlier one's log is none of this one's.
         fs::write(LOG, "")?;
-        fs::write(TOKEN_FILE, TOKEN)?;
+        fs::write(TOKEN_FILE, token)?;
         fs::write(PODS, pod_list(pods).to_string())?;
         fs::write(LIST, list(pods).to_string())?;
         fs::write(SERVICES, service_list().to_string())?;
@@ -94,7 +99,7 @@ impl Kubelet {
             release,
             log: LOG.into(),
             probes: pods.iter().map(|pod| probes_of(pod)).collect::<Result<Vec<_>>>()?.concat(),
-            servers: servers()?,
+            servers: servers(token)?,
         };
         fs::write(SETTINGS, serde_json::to_vec(&settings)?)?;
         if !Path::new(PROGRAM).exists() {
@@ -147,8 +152,8 @@ impl Drop for Kubelet {
 }
 
 /// Kubelet's own API, and the API server.
-fn servers() -> Result<Vec<kube_server::Settings>> {
-    let token = TOKEN.to_owned();
+fn servers(token: &str) -> Result<Vec<kube_server::Settings>> {
+    let token = token.to_owned();
     let of_node = format!("fieldSelector=spec.nodeName%3D{NODE_NAME}");
     let pods = List { query: of_node, ..List::new("/api/v1/pods", PODS) };
     Ok(vec![

@@ -161,14 +161,7 @@ impl Drop for Lab {
 
 /// Fails with every difference between the incidents and what is expected of them, in the order of time.
 pub fn assert_incidents(traced: &Traced, expected: &[Value]) -> Result<()> {
-    let count = traced.incidents.len();
-    ensure!(count == expected.len(), "expected {} incidents, there are {count}", expected.len());
-    let mut found = Vec::new();
-    for (index, (expected, actual)) in expected.iter().zip(&traced.incidents).enumerate() {
-        let differences = expect::differences(expected, actual);
-        found.extend(differences.into_iter().map(|line| format!("incident {index}: {line}")));
-    }
-    ensure!(found.is_empty(), "not as expected:\n{}", found.join("\n"));
+    compare(&traced.incidents, expected)?;
     let mut verdicts = BTreeMap::new();
     for verdict in traced.incidents.iter().filter_map(|incident| incident.get("verdict")?.as_str()) {
         *verdicts.entry(verdict).or_insert(0) += 1;
@@ -181,6 +174,19 @@ pub fn assert_incidents(traced: &Traced, expected: &[Value]) -> Result<()> {
         (true, false) => 3,
     };
     ensure!(traced.status == Some(status), "exit status is {:?}, expected {status}", traced.status);
+    Ok(())
+}
+
+/// Fails with every difference between incidents and what is expected of them, in their order.
+pub fn compare(incidents: &[Value], expected: &[Value]) -> Result<()> {
+    let count = incidents.len();
+    ensure!(count == expected.len(), "expected {} incidents, there are {count}", expected.len());
+    let mut found = Vec::new();
+    for (index, (expected, actual)) in expected.iter().zip(incidents).enumerate() {
+        let differences = expect::differences(expected, actual);
+        found.extend(differences.into_iter().map(|line| format!("incident {index}: {line}")));
+    }
+    ensure!(found.is_empty(), "not as expected:\n{}", found.join("\n"));
     Ok(())
 }
 

@@ -1,9 +1,6 @@
 //! `portclash trace` as a child: started, waited for, stopped, and what it said.
 
-use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,18 +8,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::output::Output;
+
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(15);
-
-/// Lines that a thread reads while they come.
-type Lines = Arc<Mutex<Vec<String>>>;
 
 /// A tracer that runs.
 pub struct Tracer {
     child: Child,
-    output: Lines,
-    messages: Lines,
-    readers: Vec<JoinHandle<()>>,
+    output: Output,
+    messages: Output,
 }
 
 /// What a tracer said, and how it ended.
@@ -51,14 +46,11 @@ impl Tracer {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start portclash")?;
-        let (output, messages) = (Lines::default(), Lines::default());
-        let readers = vec![
-            collect(child.stdout.take().context("no output")?, output.clone()),
-            collect(child.stderr.take().context("no messages")?, messages.clone()),
-        ];
-        let mut tracer = Self { child, output, messages, readers };
+        let output = Output::of(child.stdout.take().context("no output")?);
+        let messages = Output::of(child.stderr.take().context("no messages")?);
+        let mut tracer = Self { child, output, messages };
         tracer.wait_until("it traces", START, |tracer| {
-            tracer.messages().lines().any(|line| line.starts_with("tracing:"))
+            tracer.messages.any(|line| line.starts_with("tracing:"))
         })?;
         Ok(tracer)
     }
@@ -84,12 +76,12 @@ impl Tracer {
 
     /// The incidents so far.
     pub fn incidents(&self) -> Vec<Value> {
-        objects(&self.output, "portclash.incident/v1")
+        self.output.objects("portclash.incident/v1")
     }
 
     /// Standard error so far.
     pub fn messages(&self) -> String {
-        lock(&self.messages).join("\n")
+        self.messages.text()
     }
 
     /// Process id.
@@ -99,7 +91,7 @@ impl Tracer {
 
     /// Whether any incident was printed, without reading it.
     pub fn has_found(&self) -> bool {
-        lock(&self.output).iter().any(|line| line.contains("portclash.incident/v1"))
+        self.output.any(|line| line.contains("portclash.incident/v1"))
     }
 
     /// Sends a signal.
@@ -123,11 +115,10 @@ impl Tracer {
             ensure!(Instant::now() < end, "portclash trace does not end:\n{}", self.messages());
             std::thread::sleep(Duration::from_millis(20));
         };
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
-        }
+        self.output.finish();
+        self.messages.finish();
         let messages = self.messages();
-        let summary = objects(&self.output, "portclash.summary/v1").pop();
+        let summary = self.output.objects("portclash.summary/v1").pop();
         let summary = summary.with_context(|| format!("no summary; it ended with {status}:\n{messages}"))?;
         Ok((Traced { incidents: self.incidents(), summary, status: status.code() }, messages))
     }
@@ -139,22 +130,4 @@ impl Drop for Tracer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn objects(output: &Lines, schema: &str) -> Vec<Value> {
-    let lines = lock(output);
-    let values = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    values.filter(|value| value.get("schema").and_then(Value::as_str) == Some(schema)).collect()
-}
-
-fn lock(lines: &Lines) -> std::sync::MutexGuard<'_, Vec<String>> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn collect(stream: impl Read + Send + 'static, into: Lines) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n').map_while(std::result::Result::ok) {
-            lock(&into).push(String::from_utf8_lossy(&line).into_owned());
-        }
-    })
 }

@@ -40,6 +40,8 @@ enum Bench {
     Connect(Options),
     /// Connects per second without and with portclash ports and a counting bpftrace; processor time of whoever counts
     Ports(Options),
+    /// Memory, processor time, start and answers of portclash serve, next to bpftrace and tcpconnect
+    Sidecar(Options),
     /// A kubelet's log of 100 MB, scanned for failed probes, next to `grep -c "Probe failed"`
     Log(Log),
     /// A table of 100,000 services judged by `portclash check`, next to awk on the same file, or with --kernel next to
@@ -76,6 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.bench {
         Bench::Connect(options) => run_observers(options, "connect", ""),
         Bench::Ports(options) => run_observers(options, "ports", "ports-"),
+        Bench::Sidecar(options) => run_observers(options, "sidecar", "sidecar-"),
         Bench::Log(log) => run_log(log),
         Bench::Check(arguments) => check::run(arguments),
         Bench::Captures(arguments) => captures::run(arguments),
@@ -184,7 +187,7 @@ fn result_file(bench: &str) -> PathBuf {
 }
 
 /// The processor, and what emulates one on it.
-fn machine(emulated: bool) -> Value {
+pub(crate) fn machine(emulated: bool) -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let qemu = find_program("qemu-system-x86_64").filter(|_| emulated);

@@ -55,6 +55,9 @@ pub(super) fn text(result: &Value) -> String {
             let _ = writeln!(text, "  not measured: {failure}");
         }
     }
+    if !rows(result, "observers").is_empty() {
+        sidecar(&mut text, result);
+    }
     if rows(result, "memory").is_empty() {
         return text;
     }
@@ -66,6 +69,36 @@ pub(super) fn text(result: &Value) -> String {
         let _ = writeln!(text, "{name:<34}{resident:>12.1}{peak:>12.1}{:>14.1}", maps / 1024.0);
     }
     text
+}
+
+/// The sidecar and those beside it.
+fn sidecar(text: &mut String, result: &Value) {
+    let (pods, start) = (plain(result, "pods"), decimals(result, "start_ms", 0));
+    let _ = writeln!(text, "{pods} pods; from start to ready: {start} ms\n");
+    let _ = writeln!(
+        text,
+        "{:<36}{:>11}{:>10}{:>10}{:>14}{:>10}{:>8}{:>12}",
+        "", "connects/s", "user %", "BPF %", "resident MiB", "own MiB", "lost", "metrics ms"
+    );
+    for row in rows(result, "observers") {
+        let mib = |key: &str| number(row, key) / 1024.0;
+        let answer = rows(row, "metrics_ms_under_load").first().and_then(Value::as_f64);
+        let _ = writeln!(
+            text,
+            "{:<36}{:>11}{:>10}{:>10}{:>14.1}{:>10.1}{:>8}{:>12}",
+            plain(row, "name"),
+            decimals(row, "per_second", 0),
+            decimals(row, "user_core_percent", 2),
+            decimals(row, "bpf_core_percent", 2),
+            mib("resident_kib"),
+            mib("anonymous_kib"),
+            plain(row, "lost"),
+            answer.map_or_else(|| "-".to_owned(), |answer| format!("{answer:.2}")),
+        );
+        if let Some(failure) = row.get("failure").and_then(Value::as_str) {
+            let _ = writeln!(text, "  not measured: {failure}");
+        }
+    }
 }
 
 /// One line per log.

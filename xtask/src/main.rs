@@ -8,6 +8,7 @@ mod image;
 mod initramfs;
 mod modules;
 mod record;
+mod reliability;
 mod setup;
 mod stages;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
     Image(image::Arguments),
     /// Measure what tracing costs
     Bench(bench::Arguments),
+    /// Let the sidecar run for long, under overload, and while things around it break
+    Reliability(reliability::Arguments),
     /// Record the incident in a virtual machine: captures for the tests of what reads them
     Record(record::Arguments),
     /// Run a command in a virtual machine that is set up as the lab's node
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Reliability(arguments) => reliability::run(&arguments),
         Task::Record(arguments) => record::run(&arguments),
         Task::Vm(arguments) => vm::cli::run(&arguments),
     };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::output::{Common, Format, WRITE, width};
 use super::status;
-use super::trace::duration;
+use super::values::duration;
 use crate::exposure::check::{Check, Status, judge};
 use crate::exposure::node::{Node, Sourced};
 use crate::node::netns::NetnsSpec;

@@ -13,8 +13,12 @@ mod pods;
 mod ports;
 mod progress;
 mod remote;
+mod serve;
+mod serve_config;
+mod serve_start;
 mod stop;
 mod trace;
+mod values;
 
 use std::io;
 use std::process::ExitCode;
@@ -53,6 +57,7 @@ enum Command {
     Trace(trace::Args),
     Analyze(analyze::Args),
     Ports(ports::Args),
+    Serve(Box<serve::Args>),
     Pods(pods::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -62,7 +67,14 @@ enum Command {
 
 /// Runs the command that the process arguments ask for.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, configured) = match serve_config::from_process() {
+        Ok(both) => both,
+        Err(serve_config::ConfigError::CommandLine(error)) => error.exit(),
+        Err(error) => {
+            output::complain(&format!("portclash: {error}"));
+            return ExitCode::from(status::FAILED);
+        }
+    };
     start_log(cli.common.verbose);
     if cli.common.output == output::Format::Html && !matches!(cli.command, Command::Analyze(_)) {
         output::complain(
@@ -75,6 +87,8 @@ pub fn run() -> ExitCode {
         Command::Trace(args) => trace::run(&args, &cli.common),
         Command::Analyze(args) => analyze::run(&args, &cli.common),
         Command::Ports(args) => ports::run(&args, &cli.common),
+        // Its options come from a file and the environment as well.
+        Command::Serve(_) => serve::run(configured, &cli.common),
         Command::Pods(args) => pods::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

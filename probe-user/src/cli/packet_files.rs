@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::output::complain;
+use super::values::size;
 use crate::diagnosis::incident::{Incident, Summary};
 use crate::node::netns;
 use crate::report::packet_log::{CaptureError, CaptureOptions, PacketLog};
@@ -23,24 +24,6 @@ pub(super) struct PacketArgs {
     /// Keep only so many files, the last ones
     #[arg(long, value_name = "N", requires = "write_size", value_parser = clap::value_parser!(u16).range(1..))]
     write_files: Option<u16>,
-}
-
-/// `4096`, `500K`, `10M`, `1G`, in powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("\"{text}\" is not a size; write it like 500K, 10M or 1G");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let shift = match text.get(digits.len()..).unwrap_or_default() {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        _ => return Err(wrong()),
-    };
-    match number.checked_mul(1 << shift) {
-        Some(0) | None => Err(wrong()),
-        Some(bytes) => Ok(bytes),
-    }
 }
 
 impl PacketArgs {
@@ -113,19 +96,5 @@ impl PacketFiles {
         }
         summary.incomplete.append(&mut self.trouble);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_and_without_unit() {
-        assert_eq!(size("4096").unwrap(), 4096);
-        assert_eq!(size("10M").unwrap(), 10 << 20);
-        for wrong in ["", "0", "M", "-1", "1T", "1 M", "18446744073709551615G"] {
-            assert!(size(wrong).unwrap_err().contains("10M"), "{wrong}");
-        }
     }
 }

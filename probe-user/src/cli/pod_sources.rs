@@ -1,7 +1,7 @@
 //! Options that say where names of pods, probes and Services come from; shared by all commands that name things.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +14,7 @@ use crate::pods::clients::{ClientOptions, CriOptions, KubeletOptions, Login, Pem
 use crate::pods::session::{NodeHints, Session};
 
 /// Options of every command that names pods.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Names of pods and Services")]
 pub(super) struct PodSourceArgs {
     /// Where they come from: auto, kubelet, api, cri, file:PATH, none; auto = the first of kubelet, api, cri that answers
@@ -61,6 +61,19 @@ impl PodSourceArgs {
         Ok(Session::start(&self.pods, hints, &clients, now)?)
     }
 
+    /// The API server, wherever it is.
+    #[cfg(feature = "kube")]
+    pub(super) fn api_server(&self) -> ApiServer {
+        ApiServer::find(self.kubeconfig.clone(), |name| std::env::var(name).ok())
+    }
+
+    /// Files that are read again and again.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let given = [&self.kubelet_token, &self.kubelet_cert, &self.kubelet_key, &self.kubeconfig];
+        let pods = if let PodChoice::File(path) = &self.pods { Some(path) } else { None };
+        given.into_iter().flatten().chain(&self.kubelet_ca).chain(pods).map(PathBuf::as_path)
+    }
+
     fn clients(&self, hints: &NodeHints) -> Result<ClientOptions> {
         if self.kubeconfig.is_some() && cfg!(not(feature = "kube")) {
             bail!(
@@ -72,10 +85,7 @@ impl PodSourceArgs {
             .context("--runtime-endpoint or CONTAINER_RUNTIME_ENDPOINT")?;
         let kubelet = self.kubelet_options(hints);
         #[cfg(feature = "kube")]
-        let api = ApiOptions::new(
-            ApiServer::find(self.kubeconfig.clone(), variable),
-            hints.best_name().unwrap_or_default(),
-        );
+        let api = ApiOptions::new(self.api_server(), hints.best_name().unwrap_or_default());
         Ok(ClientOptions::new(
             kubelet,
             #[cfg(feature = "kube")]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::output::{Common, Format, WRITE, complain, width};
 use super::pod_sources::PodSourceArgs;
 use super::status;
-use super::trace::duration;
+use super::values::duration;
 use crate::node::netns::{NetNs, NetnsSpec};
 use crate::observation::Nanos;
 use crate::pods::choice::PodChoice;

@@ -15,9 +15,11 @@ use super::pod_sources::PodSourceArgs;
 use super::remote::Remote;
 use super::status;
 use super::stop::Stop;
+use super::values::duration;
 use crate::diagnosis::Update;
 use crate::diagnosis::incident::{Incident, Summary, Verdict};
 use crate::kernel::ladder::Hooks;
+use crate::kernel::loader::Rings;
 use crate::node::netns::NetnsSpec;
 use crate::report::{json, text};
 use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
@@ -83,24 +85,6 @@ Needs root, or CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE.
 Exit status: 0 nothing found, 1 a collision or used-up ports found, 2 could not trace, 3 nothing found, but the
 evidence is incomplete.";
 
-/// `30`, `30s`, `10m`, `2h`, `500ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let wrong = || format!("\"{text}\" is not a time; write it like 500ms, 30s, 10m or 2h");
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let milliseconds = match text.get(digits.len()..).unwrap_or_default() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    match number.checked_mul(milliseconds) {
-        Some(0) | None => Err(wrong()),
-        Some(total) => Ok(Duration::from_millis(total)),
-    }
-}
-
 impl Args {
     /// Whether not every incident is asked for. The summary then counts what was.
     const fn filters(&self) -> bool {
@@ -144,6 +128,7 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         hooks: args.hooks,
         log_level: kernel_log_level(common.verbose),
         packets: args.packets.wanted(),
+        rings: Rings::default(),
     };
     let packets = args.packets.create()?;
     let log = KubeletLogSource::start(&args.kubelet_log, &node_root()).await?;
@@ -294,20 +279,5 @@ impl<'a> Session<'a> {
             (0, true) => status::NOTHING,
             (0, false) => status::INCOMPLETE,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_and_without_unit() {
-        assert_eq!(duration("30").unwrap(), Duration::from_secs(30));
-        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
-        assert_eq!(duration("2h").unwrap(), Duration::from_hours(2));
-        for wrong in ["", "0", "s", "1d", "-1s", "18446744073709551615h", "1 s"] {
-            assert!(duration(wrong).unwrap_err().contains("30s"), "{wrong}");
-        }
     }
 }

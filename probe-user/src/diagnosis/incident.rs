@@ -84,7 +84,7 @@ pub struct ServiceInfo {
 }
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Pod {
     /// Kubernetes namespace.
     pub namespace: String,

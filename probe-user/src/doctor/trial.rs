@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{Hook, LoadError, LoadOptions, Tracer};
+use crate::kernel::loader::{Hook, LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::refusal::explain;
 use crate::kernel::selftest::{self, SelfTest};
 use crate::node::mounts::cgroup2_mount;
@@ -51,6 +51,7 @@ pub fn run(hooks: Hooks) -> Trial {
         cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
         log_level: 0,
         packets: true,
+        rings: Rings::default(),
     };
     match Tracer::load(options) {
         Ok(mut tracer) => attach_and_test(&mut tracer, &mut trial),

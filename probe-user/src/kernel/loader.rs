@@ -11,6 +11,7 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use probe_ebpf::{PACKET_RING_BYTES, RING_BYTES};
 
 use super::counts::CountMap;
 use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
@@ -36,6 +37,34 @@ pub struct LoadOptions {
     pub log_level: u8,
     /// Packets of flagged connections are recorded.
     pub packets: bool,
+    /// How much may wait in the kernel.
+    pub rings: Rings,
+}
+
+/// Sizes of the ring buffers, bytes. A ring is mapped twice in a row, so that a record never wraps around; resident memory
+/// counts it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rings {
+    events: u32,
+    packets: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { events: RING_BYTES, packets: PACKET_RING_BYTES }
+    }
+}
+
+impl Rings {
+    /// Largest ring that may be asked for, bytes.
+    pub const MOST: u64 = 256 << 20;
+
+    /// Rings of at least so many bytes each, as far as [`Self::MOST`] allows: a ring is whole pages, and a power of two.
+    pub fn of(bytes: u64) -> Self {
+        let bytes = u32::try_from(bytes.min(Self::MOST)).unwrap_or(RING_BYTES);
+        let bytes = bytes.max(PAGES).next_power_of_two();
+        Self { events: bytes, packets: bytes }
+    }
 }
 
 /// Why loading failed.
@@ -72,6 +101,9 @@ const PAGES: u32 = 65_536;
 /// Sizes of the maps that only recording packets uses, where it does not.
 const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
+/// Why a hook is not attached that could be, had this process not given its privileges up.
+const DROPPED: &str = "privileges were dropped; it is attached after a new start";
+
 /// How a need is served.
 #[derive(Clone, Debug, Default)]
 pub struct Hook {
@@ -93,24 +125,23 @@ pub struct Tracer {
     options: LoadOptions,
     /// Passes the BPF programs' debug lines on.
     log: Option<Box<dyn FnMut()>>,
+    /// Nothing can be attached any more.
+    privileges_dropped: bool,
     /// Whether ip_vs was there the last time.
     ipvs_loaded: bool,
     layout: Layout,
     pub(super) hooks: BTreeMap<Need, Hook>,
-    /// Nothing can be attached any more, see [`Tracer::privileges_dropped`].
-    dropped: bool,
     /// Service table in the kernel.
     pub services: ServiceMap,
 }
 
-/// Why a hook is not attached again.
-pub const DROPPED: &str = "privileges were dropped (it is attached when portclash is started again)";
-
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
-        let mut sizes = vec![("COUNTED", 1)];
-        if !options.packets {
+        let mut sizes = vec![("COUNTED", 1), ("EVENTS", options.rings.events)];
+        if options.packets {
+            sizes.push(("PACKETS", options.rings.packets));
+        } else {
             sizes.extend(NO_PACKETS);
         }
         Self::load_for(options, LADDER, &sizes)
@@ -160,10 +191,10 @@ impl Tracer {
             btf,
             options,
             log,
+            privileges_dropped: false,
             ipvs_loaded: false,
             layout,
             hooks: BTreeMap::new(),
-            dropped: false,
             services,
         })
     }
@@ -208,7 +239,7 @@ impl Tracer {
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
             if loaded && !attached {
-                let hook = if self.dropped { self.without_privileges(ways) } else { self.attach_need(ways) };
+                let hook = self.attach_need(ways);
                 self.hooks.insert(need, hook);
             } else if !loaded && attached {
                 self.detach(ways);
@@ -218,14 +249,15 @@ impl Tracer {
         }
     }
 
-    /// Whether ip_vs was there when its hooks were last attached or tried to be.
-    pub const fn has_tried_ipvs(&self) -> bool {
-        self.ipvs_loaded
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
+        self.privileges_dropped = true;
     }
 
-    /// The caller has dropped what attaching takes: from now on a hook that ip_vs took along is lost.
-    pub const fn privileges_dropped(&mut self) {
-        self.dropped = true;
+    /// Whether a hook is missing only because privileges were dropped.
+    pub fn lacks_privileges(&self) -> bool {
+        let mut refused = self.hooks.values().flat_map(|hook| &hook.refused);
+        refused.any(|(_, why)| why == DROPPED)
     }
 
     /// Whether a hook is still to be attached once ip_vs is loaded, which takes CAP_BPF and CAP_PERFMON then.
@@ -233,16 +265,9 @@ impl Tracer {
     pub fn waits_for_ipvs(&self, kprobes: bool) -> bool {
         let waits = |(need, ways): (Need, &'static [Way])| {
             ladder::needs_ipvs(need)
-                && self.hooks.get(&need).is_some_and(|hook| hook.way.is_none())
                 && ladder::allowed(ways, self.options.hooks).iter().any(|way| !way.steps.is_empty())
         };
-        kprobes && !self.dropped && self.needs().any(waits)
-    }
-
-    /// Needs whose hook is lost because privileges were dropped before ip_vs came back. Only a new start helps.
-    pub fn lost_for_good(&self) -> Vec<Need> {
-        let dropped = |hook: &Hook| hook.refused.iter().any(|(_, why)| why == DROPPED);
-        self.hooks.iter().filter(|(_, hook)| dropped(hook)).map(|(need, _)| *need).collect()
+        kprobes && !self.ipvs_loaded && !self.privileges_dropped && self.needs().any(waits)
     }
 
     /// A map that may be read, to find out what reading takes: the counters.
@@ -253,18 +278,9 @@ impl Tracer {
         }
     }
 
-    /// What is left of a need's ways where nothing can be attached: those without a hook.
-    fn without_privileges(&self, ways: &'static [Way]) -> Hook {
-        let mut hook = Hook::default();
-        for way in ladder::allowed(ways, self.options.hooks) {
-            if way.steps.is_empty() {
-                hook.way = Some(way.name);
-                hook.limit = way.limit;
-                break;
-            }
-            hook.refused.push((way.name, DROPPED.to_owned()));
-        }
-        hook
+    /// Whether ip_vs was there when its hooks were last attached or tried to be.
+    pub const fn has_tried_ipvs(&self) -> bool {
+        self.ipvs_loaded
     }
 
     fn attach_need(&mut self, ways: &'static [Way]) -> Hook {
@@ -295,6 +311,9 @@ impl Tracer {
     }
 
     fn attach_step(&mut self, name: &'static str, attach: Attach) -> Result<(), String> {
+        if self.privileges_dropped {
+            return Err(DROPPED.to_owned());
+        }
         let absent = |function: &str| format!("this kernel's type information has no function {function}");
         if let Attach::Fentry(function) | Attach::Fexit(function) = attach
             && !self.layout.arguments.contains_key(function)
@@ -408,4 +427,18 @@ fn attach_kprobes(program: &mut KProbe, functions: &[&str]) -> Result<(), String
         }
     }
     if attached == 0 { Err(error) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_have_sizes_that_kernels_take() {
+        let sizes = |bytes| (Rings::of(bytes).events, Rings::of(bytes).packets);
+        assert_eq!(sizes(1 << 20), (1 << 20, 1 << 20));
+        assert_eq!(sizes(1), (65_536, 65_536));
+        assert_eq!(sizes(100_000), (131_072, 131_072));
+        assert_eq!(sizes(u64::MAX), (256 << 20, 256 << 20));
+    }
 }

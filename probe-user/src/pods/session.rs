@@ -100,6 +100,11 @@ impl Session {
         Ok(())
     }
 
+    /// What may tell which node this is.
+    pub const fn hints(&self) -> &NodeHints {
+        &self.hints
+    }
+
     /// What is known.
     pub const fn names(&self) -> &Names {
         &self.names

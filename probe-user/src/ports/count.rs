@@ -8,7 +8,7 @@ use probe_ebpf::{Count, CountKey, Counter, Program};
 use super::owners::ProcessId;
 use crate::kernel::counts::{CountMap, entries_for};
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{Hook, LoadError, LoadOptions, Tracer};
+use crate::kernel::loader::{Hook, LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::selftest::{self, SelfTest};
 use crate::memory;
 use crate::node::kernel_info::KernelInfo;
@@ -48,6 +48,7 @@ impl Counting {
             cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level,
             packets: false,
+            rings: Rings::default(),
         };
         let cpus = aya::util::nr_cpus().unwrap_or(1);
         let mut tracer = Tracer::load_counting(options, entries_for(cpus))?;

@@ -10,9 +10,9 @@ use super::text_words as words;
 use crate::analysis::model::{Analysed, Analysis};
 use crate::diagnosis::incident::{Confidence, Verdict};
 
-const STYLE: &str = include_str!("html/style.css");
+pub(super) const STYLE: &str = include_str!("html/style.css");
 /// What a browser may load and run: nothing but the style sheet with this checksum.
-const POLICY: &str = concat!(
+pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'sha256-",
     include_str!("html/style.sha256"),
     "'"
@@ -179,7 +179,7 @@ fn cards(html: &mut Html, analysis: &Analysis, kinds: usize) {
     });
 }
 
-fn card(html: &mut Html, label: &str, (value, class): (&str, &str), more: &str) {
+pub(super) fn card(html: &mut Html, label: &str, (value, class): (&str, &str), more: &str) {
     html.within("li", &[("class", "card")], |html| {
         html.element("span", &[], label);
         html.element("b", &[("class", class)], value);

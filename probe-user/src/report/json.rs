@@ -11,6 +11,7 @@ use crate::exposure::check::Check;
 use crate::ports::model::Report;
 use crate::report::pods::ProbeLine;
 use crate::serve::exposure::ExposureChange;
+use crate::serve::lines::Repeats;
 
 /// Writes one incident as one line. A false alarm (verdict `none`) is not written: the summary counts it.
 /// Returns whether a line was written.
@@ -55,6 +56,16 @@ pub fn write_exposure(out: &mut impl Write, change: &ExposureChange) -> io::Resu
 /// Writes one probe as one line.
 pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
     write_line(out, probe)
+}
+
+/// Incidents as one JSON array.
+pub fn array<'a>(incidents: impl Iterator<Item = &'a Incident>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&incidents.collect::<Vec<_>>())
+}
+
+/// Writes what was counted instead of told as one line.
+pub fn write_repeats(out: &mut impl Write, repeats: &Repeats) -> io::Result<()> {
+    write_line(out, repeats)
 }
 
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

@@ -16,6 +16,8 @@ pub mod json;
 pub mod ladder;
 mod ladder_svg;
 mod ladder_text;
+pub mod metrics;
+mod metrics_text;
 pub mod packet_comments;
 pub mod packet_log;
 pub(crate) mod packet_waiting;
@@ -26,6 +28,7 @@ pub mod ports;
 pub(crate) mod ports_screen;
 mod ports_table;
 pub mod schema;
+pub mod status_page;
 pub mod text;
 mod text_escape;
 mod text_page;
@@ -38,3 +41,5 @@ pub(crate) use text_escape::escape as escaped;
 pub(crate) mod analysis_samples;
 #[cfg(test)]
 pub(crate) mod samples;
+#[cfg(test)]
+pub(crate) mod status_samples;

@@ -11,6 +11,7 @@ use crate::exposure::check::Check;
 use crate::ports::model;
 use crate::report::pods::ProbeLine;
 use crate::serve::exposure::{self, ExposureChange};
+use crate::serve::lines::{self, Repeats};
 
 /// Every schema with the name of its file under `docs/schema/`.
 pub fn all() -> Vec<(&'static str, Value)> {
@@ -23,6 +24,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("ports.v1.json", of::<model::Row>(model::ROW)),
         ("ports-summary.v1.json", of::<model::Summary>(model::SUMMARY)),
         ("probe.v1.json", of::<ProbeLine>("portclash.probe/v1")),
+        ("repeats.v1.json", of::<Repeats>(lines::SCHEMA)),
         ("summary.v1.json", of::<Summary>("portclash.summary/v1")),
     ]
 }

@@ -11,7 +11,7 @@ use crate::kernel::loader::LoadError;
 use crate::trace::Trace;
 
 /// What a trace knows of itself and the node. The rest is filled in by whoever has it.
-pub fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadError> {
+pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadError> {
     let live = trace.live();
     let summary = trace.summary()?;
     let pods = trace.names().names().pods();

@@ -4,13 +4,18 @@
 //! incidents, and the second asks the first for a [`snapshot::Snapshot`] whenever somebody wants numbers.
 
 pub mod counts;
+pub mod deliver;
 pub mod exposure;
 mod gather;
 pub mod http;
+pub mod lines;
+pub mod notify;
 pub mod privileges;
 pub mod process;
 pub mod recent;
-mod recheck;
+pub mod recheck;
 pub mod recorder;
+pub mod run;
 pub mod setters;
+mod sidecar;
 pub mod snapshot;

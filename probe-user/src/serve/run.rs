@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::deliver::Deliveries;
+use super::deliver::{self, Deliveries};
 use super::http;
 use super::notify::Notifier;
 use super::privileges::Confined;
@@ -33,6 +33,15 @@ pub struct Settings {
     pub record_limits: (u64, usize),
     /// Longest time that an end in order may take.
     pub drain: Duration,
+}
+
+/// What somebody changed while it runs.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// All settings, changed or not.
+    pub settings: Settings,
+    /// Other ways out; `None` = those stay.
+    pub deliveries: Option<deliver::Options>,
 }
 
 /// Everything that runs.
@@ -82,23 +91,36 @@ pub enum ServeError {
     Privileges(#[from] super::privileges::PrivilegesError),
 }
 
-/// Runs until `stop` is done. `reload` yields new settings, as often as somebody asks for that.
+/// Runs until `stop` is done. `reload` yields changes, as often as somebody asks for them.
 pub async fn run(
     parts: Parts,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    mut reload: impl AsyncFnMut() -> Settings,
+    mut reload: impl AsyncFnMut() -> Change,
 ) -> Result<End, ServeError> {
-    let Parts { trace, mut recheck, recorder, deliveries, recent, mut requests, server, notifier, confined, say } = parts;
-    let drain = settings.drain;
+    let Parts {
+        trace,
+        mut recheck,
+        recorder,
+        deliveries,
+        recent,
+        mut requests,
+        server,
+        notifier,
+        confined,
+        say,
+    } = parts;
     let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
     sidecar.release_hooks()?;
-    let mut tick = tokio::time::interval(notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)));
+    let mut tick = tokio::time::interval(
+        notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)),
+    );
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     notifier.ready();
     tokio::pin!(stop);
     let end = loop {
         let known = sidecar.exposure().settings();
+        let table = sidecar.trace.live().table().shared();
         tokio::select! {
             updates = sidecar.trace.next(None) => {
                 sidecar.take(updates?)?;
@@ -108,21 +130,26 @@ pub async fn run(
                 }
             }
             Some(request) = requests.recv() => sidecar.answer(request),
-            look = recheck.next(known) => sidecar.take_look(look)?,
+            look = recheck.next(known, table) => sidecar.take_look(look)?,
             _ = tick.tick() => {
                 sidecar.look_after()?;
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
             }
-            settings = reload() => {
-                recheck.set_every(settings.check_every);
-                sidecar.set_settings(settings);
+            change = reload() => {
+                notifier.reloading();
+                recheck.set_every(change.settings.check_every);
+                sidecar.set_settings(change.settings);
+                if let Some(deliveries) = change.deliveries {
+                    sidecar.replace_deliveries(deliveries);
+                }
+                notifier.ready();
             }
             () = &mut stop => break End::Stopped,
         }
     };
     notifier.stopping();
-    let deadline = Instant::now() + drain;
+    let deadline = Instant::now() + sidecar.drain_time();
     sidecar.finish()?;
     // What is asked in the last moment is still answered.
     let stopping = async {

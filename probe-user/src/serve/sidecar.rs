@@ -1,11 +1,13 @@
 //! The sidecar's state, and what it does with each thing that happens.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::counts::Counts;
-use super::deliver::Deliveries;
+use super::deliver::{self, Deliveries};
 use super::exposure::{ExposureWatch, Look};
 use super::gather;
 use super::lines::Lines;
@@ -47,7 +49,12 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn new(trace: Trace, tellers: Tellers, settings: Settings, confined: Option<Confined>) -> Self {
+    pub(super) fn new(
+        trace: Trace,
+        tellers: Tellers,
+        settings: Settings,
+        confined: Option<Confined>,
+    ) -> Self {
         Self {
             started_at: trace.now(),
             trace,
@@ -67,6 +74,11 @@ impl Sidecar {
         &self.exposure
     }
 
+    /// Longest time that an end in order may take.
+    pub(super) const fn drain_time(&self) -> Duration {
+        self.settings.drain
+    }
+
     pub(super) fn set_settings(&mut self, settings: Settings) {
         self.lines.set_repeat_every(settings.repeat_every);
         let (bytes, files) = settings.record_limits;
@@ -74,6 +86,13 @@ impl Sidecar {
             recorder.set_limits(bytes, files);
         }
         self.settings = settings;
+    }
+
+    /// Goes on with other ways out.
+    pub(super) fn replace_deliveries(&mut self, options: deliver::Options) {
+        if let Err(error) = self.tellers.deliveries.replace(options, self.settings.drain) {
+            (self.tellers.say)(&format!("{error}; incidents go where they went before"));
+        }
     }
 
     /// Takes what the trace says. Only concluded incidents are told: what is still open may turn out otherwise.
@@ -100,7 +119,7 @@ impl Sidecar {
         }
         self.counts.take(incident, self.settings.label_pods);
         self.tellers.recent.push(Arc::clone(incident));
-        self.tellers.deliveries.send(Arc::clone(incident));
+        self.tellers.deliveries.send(incident);
         let recorder = self.tellers.recorder.as_mut();
         if let Some(path) = recorder.and_then(|recorder| recorder.concluded(incident)) {
             self.tellers.recent.captured(&incident.id, path);
@@ -141,7 +160,9 @@ impl Sidecar {
         self.stdout.dropped += 1;
         let trouble = error.to_string();
         if self.stdout.trouble.as_ref() != Some(&trouble) {
-            (self.tellers.say)(&format!("standard output: {trouble}; what cannot be written there is counted"));
+            (self.tellers.say)(&format!(
+                "standard output: {trouble}; what cannot be written there is counted"
+            ));
         }
         self.stdout.trouble = Some(trouble);
         if error.kind() == io::ErrorKind::BrokenPipe { Err(error) } else { Ok(()) }
@@ -179,8 +200,10 @@ impl Sidecar {
     fn name_services(&self, look: &mut Look) {
         let names = self.trace.names().names();
         for port in look.check.exposed_ports.iter_mut().flatten() {
-            let addresses = port.addresses.iter().filter_map(|ip| Some((ip.parse().ok()?, port.port).into()));
-            let mut services: Vec<String> = addresses.flat_map(|address| names.services_at(address)).collect();
+            let addresses = port.addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+            let addresses = addresses.map(|ip| SocketAddr::new(ip, port.port));
+            let mut services: Vec<String> =
+                addresses.flat_map(|address| names.services_at(address)).collect();
             services.sort_unstable();
             services.dedup();
             if !services.is_empty() {
@@ -192,7 +215,8 @@ impl Sidecar {
     /// Now and then.
     pub(super) fn look_after(&mut self) -> io::Result<()> {
         if let Some(step) = self.trace.follow_clock() {
-            let (direction, seconds) = (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
+            let (direction, seconds) =
+                (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
             let millis = step.unsigned_abs() / 1_000_000 % 1000;
             (self.tellers.say)(&format!(
                 "the clock was set {direction} by {seconds}.{millis:03} s; times from now on follow it"
@@ -216,7 +240,7 @@ impl Sidecar {
     /// Whether hooks are missing that could be attached with the privileges of a new start.
     pub(super) fn needs_restart(&self) -> bool {
         self.confined.as_ref().is_some_and(|confined| !confined.keeps_for_hooks())
-            && !self.trace.live().tracer().lost_for_good().is_empty()
+            && self.trace.live().tracer().lacks_privileges()
     }
 
     /// One line for the service manager.
@@ -266,9 +290,15 @@ impl Sidecar {
 
     /// Gives those who are told elsewhere time until the deadline.
     pub(super) async fn drain(self, deadline: Duration) {
-        let left = self.tellers.deliveries.drain(deadline).await;
-        if left > 0 {
-            (self.tellers.say)(&format!("{left} deliveries were given up at the end"));
+        let before = dropped(&self.tellers.deliveries.views());
+        let after = dropped(&self.tellers.deliveries.drain(deadline).await);
+        let given_up = after.saturating_sub(before);
+        if given_up > 0 {
+            (self.tellers.say)(&format!("{given_up} deliveries were given up at the end"));
         }
     }
+}
+
+fn dropped(views: &BTreeMap<&'static str, DeliveryView>) -> u64 {
+    views.values().map(|view| view.dropped).sum()
 }

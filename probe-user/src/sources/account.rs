@@ -1,17 +1,20 @@
 //! What the live source says about itself: how each need is served, what is missing, what was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::live::Live;
 use crate::diagnosis::incident::Summary;
 use crate::diagnosis::{Diagnosis, NodeFacts};
-use crate::ipvs::table::{IpvsConnection, Protocol, ServiceId};
+use crate::ipvs::table::{Protocol, ServiceId};
 use crate::kernel::ladder::{self, Need};
 use crate::kernel::loader::LoadError;
 use crate::node::sysctl;
 use crate::observation::{Observation, Tuple};
+
+/// How soon connections are asked again whether a proof is missing, after none was.
+const NOTHING_TO_PROVE: Duration = Duration::from_millis(50);
 
 impl Live {
     /// Says that tracing has begun: the table, and what will be missing.
@@ -63,20 +66,24 @@ impl Live {
     /// Looks up the IPVS connection table for connections whose hijack no hook saw: where none is attached, and where
     /// IPVS still had an entry from an earlier connect, so that it scheduled nothing anew. Reading a table of 100,000
     /// rows is not free, so not often.
-    pub fn missing_proof(&mut self, open: &[(Tuple, Option<u32>)]) -> Vec<Observation> {
+    pub fn missing_proof(&mut self, open: impl FnOnce() -> Vec<(Tuple, Option<u32>)>) -> Vec<Observation> {
         let hook = self.tracer().hooks().get(&Need::Hijack).and_then(|hook| hook.way);
         let interval = match hook {
             Some(ladder::CONNECTION_TABLE) => Duration::from_millis(250),
             Some(_) => Duration::from_secs(2),
             None => return Vec::new(),
         };
-        if open.is_empty() || !self.may_look_up(interval) {
+        if !self.may_look_up() {
             return Vec::new();
         }
-        let is_reply = |row: &IpvsConnection| {
-            open.iter().any(|(tuple, _)| row.client == tuple.remote && row.virtual_address == tuple.local)
-        };
-        self.connection_rows(is_reply)
+        // Under load there are thousands, and asking each of them again and again would take all the time there is.
+        let open: HashSet<Tuple> = open().into_iter().map(|(tuple, _)| tuple).collect();
+        if open.is_empty() {
+            self.look_again_in(NOTHING_TO_PROVE);
+            return Vec::new();
+        }
+        self.look_again_in(interval);
+        self.connection_rows(|row| open.contains(&Tuple { local: row.virtual_address, remote: row.client }))
     }
 
     /// Needs that no hook serves, or serves less than fully, one sentence each.

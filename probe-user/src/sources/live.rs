@@ -16,7 +16,7 @@ use super::table::{CurrentTable, TableRead, TableReader};
 use crate::kernel::counters::Counters;
 use crate::kernel::event::decode;
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{LoadError, LoadOptions, Tracer};
+use crate::kernel::loader::{LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::selftest::{self, SelfTest, SelfTestError};
 use crate::memory;
 use crate::node::kernel_info::{FLOOR, KernelInfo, KernelVersion};
@@ -40,6 +40,8 @@ pub struct LiveOptions {
     pub log_level: u8,
     /// Packets of flagged connections are wanted, see [`Live::packets`].
     pub packets: bool,
+    /// How much may wait in the kernel.
+    pub rings: Rings,
 }
 
 /// Why live tracing could not start or go on.
@@ -83,7 +85,8 @@ pub struct Live {
     undecodable: u64,
     /// Connects that the self-test made.
     own_connects: u64,
-    looked_up_at: Option<Instant>,
+    /// The IPVS connection table is not looked at before this.
+    next_look: Option<Instant>,
     pending: VecDeque<Observation>,
 }
 
@@ -105,6 +108,7 @@ impl Live {
             cgroup2: cgroup2_mount(Path::new("/proc")).map_err(|error| error.to_string()),
             log_level: options.log_level,
             packets: options.packets,
+            rings: options.rings,
         })?;
         let mut ring = tracer.take_ring()?;
         let packets = if options.packets { Some(tracer.take_packets()?) } else { None };
@@ -131,7 +135,7 @@ impl Live {
             reread_at: None,
             undecodable: 0,
             own_connects: 0,
-            looked_up_at: None,
+            next_look: None,
             pending: VecDeque::new(),
         };
         let read = live.reader.read()?;
@@ -153,9 +157,11 @@ impl Live {
                 ready = self.ring.readable_mut() => {
                     let mut guard = ready.map_err(LiveError::Wait)?;
                     let mut events = Vec::new();
-                    let undecodable = drain(guard.get_inner_mut(), &mut events);
-                    guard.clear_ready();
-                    self.undecodable += undecodable;
+                    let drained = drain(guard.get_inner_mut(), &mut events);
+                    if drained.empty {
+                        guard.clear_ready();
+                    }
+                    self.undecodable += drained.undecodable;
                     self.take_events(&events);
                 }
                 waiting = packets_come(&mut self.packets, self.clock) => {
@@ -176,9 +182,15 @@ impl Live {
 
     /// What the kernel side wrote until now and nobody read yet: for the end of a trace.
     pub fn remaining(&mut self) -> Vec<Observation> {
-        let mut events = Vec::new();
-        self.undecodable += drain(self.ring.get_mut(), &mut events);
-        self.take_events(&events);
+        for _ in 0..MOST_REMAINING {
+            let mut events = Vec::new();
+            let drained = drain(self.ring.get_mut(), &mut events);
+            self.undecodable += drained.undecodable;
+            self.take_events(&events);
+            if drained.empty {
+                break;
+            }
+        }
         self.pending.drain(..).collect()
     }
 
@@ -256,14 +268,14 @@ impl Live {
             .collect()
     }
 
-    /// Whether the IPVS connection table may be read again: not within `interval` of the last time.
-    pub(super) fn may_look_up(&mut self, interval: Duration) -> bool {
-        let now = Instant::now();
-        if self.looked_up_at.is_some_and(|last| now - last < interval) {
-            return false;
-        }
-        self.looked_up_at = Some(now);
-        true
+    /// Whether it is time to look at the IPVS connection table again.
+    pub(super) fn may_look_up(&self) -> bool {
+        self.next_look.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// Not before so much time has passed.
+    pub(super) fn look_again_in(&mut self, interval: Duration) {
+        self.next_look = Some(Instant::now() + interval);
     }
 
     /// The clock of the observations.
@@ -281,19 +293,19 @@ impl Live {
         &self.netns
     }
 
-    /// The kernel side.
-    pub const fn tracer(&self) -> &Tracer {
-        &self.tracer
-    }
-
-    /// The caller has dropped its privileges: see [`Tracer::privileges_dropped`].
-    pub const fn privileges_dropped(&mut self) {
+    /// This process has no privileges any more: what is not attached now never will be.
+    pub fn privileges_dropped(&mut self) {
         self.tracer.privileges_dropped();
     }
 
     /// Whether CAP_BPF and CAP_PERFMON are still wanted: ip_vs is not there yet, and has functions to be hooked.
     pub fn waits_for_ipvs(&self) -> bool {
         self.tracer.waits_for_ipvs(KernelInfo::read(Path::new("/")).kprobes.is_some())
+    }
+
+    /// The kernel side.
+    pub const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// The service table as it is known now.
@@ -335,16 +347,30 @@ pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveErr
     }
 }
 
-/// Takes every record out of the ring; returns how many could not be decoded.
-fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> u64 {
+/// Events that are taken out of the ring in one go: when they come without end, others must still get their turn, and memory
+/// for all that a ring holds is not needed at once.
+const MOST_AT_ONCE: usize = 1024;
+/// So many times that are taken at the end: more than any ring holds, should events come for ever.
+const MOST_REMAINING: usize = 1024;
+
+/// What came out of the ring.
+struct Drained {
+    undecodable: u64,
+    /// Nothing is left in it.
+    empty: bool,
+}
+
+/// Takes records out of the ring, the earliest first.
+fn drain(ring: &mut RingBuf<MapData>, events: &mut Vec<(Kind, Event)>) -> Drained {
     let mut undecodable = 0;
-    while let Some(record) = ring.next() {
+    for _ in 0..MOST_AT_ONCE {
+        let Some(record) = ring.next() else { return Drained { undecodable, empty: true } };
         match decode(&record) {
             Ok(event) => events.push(event),
             Err(_) => undecodable += 1,
         }
     }
-    undecodable
+    Drained { undecodable, empty: false }
 }
 
 /// Drains the ring of packets once something is in it.

@@ -71,6 +71,9 @@ impl LivePacket {
     }
 }
 
+/// More than the ring holds.
+const MOST_AT_ONCE: usize = 65_536;
+
 /// The ring buffer of packets.
 pub(super) struct PacketSource {
     pub(super) ring: AsyncFd<RingBuf<MapData>>,
@@ -87,9 +90,10 @@ impl PacketSource {
         Ok(Self { ring: register(maps.ring)?, lost: maps.lost, waiting: Vec::new(), undecodable: 0 })
     }
 
-    /// Takes every record out of the ring.
+    /// Takes every record out of the ring, unless they come without end.
     pub(super) fn drain(&mut self, clock: Clock) {
-        while let Some(record) = self.ring.get_mut().next() {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(record) = self.ring.get_mut().next() else { return };
             match decode(&record) {
                 Ok(packet) => self.waiting.push(LivePacket::new(&packet, clock)),
                 Err(_) => self.undecodable += 1,

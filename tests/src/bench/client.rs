@@ -14,37 +14,37 @@ const CHUNK: u32 = 8;
 
 /// Connects of one spell.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
-    pub(super) connects: u64,
+pub(crate) struct Rate {
+    pub(crate) connects: u64,
     time: Duration,
     /// Time that a tenth of the chunks stays below: what else the machine does only ever makes chunks longer.
     chunk: Duration,
 }
 
 impl Rate {
-    pub(super) const fn new(connects: u64, time: Duration, chunk: Duration) -> Self {
+    pub(crate) const fn new(connects: u64, time: Duration, chunk: Duration) -> Self {
         Self { connects, time, chunk }
     }
 
     /// Over the whole spell.
     #[expect(clippy::cast_precision_loss, reason = "a spell has far fewer than 2^52 connects")]
-    pub(super) fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.connects as f64 / self.time.as_secs_f64()
     }
 
     /// While nothing else runs: of the fast tenth of the chunks.
-    pub(super) fn undisturbed(&self) -> f64 {
+    pub(crate) fn undisturbed(&self) -> f64 {
         f64::from(CHUNK) / self.chunk.as_secs_f64()
     }
 }
 
 /// A listener whose connections are accepted and closed at once. It lives as long as this process.
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
 }
 
 impl Server {
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("no listener")?;
         // A full queue would cost the client a second (a lost SYN), which is not what is measured.
         listen(&listener, Backlog::new(4095)?)?;
@@ -53,17 +53,17 @@ impl Server {
         Ok(Self { address })
     }
 
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Lets a client connect for `time`; `wrapper` is a program and arguments that start it.
-    pub(super) fn rate(&self, time: Duration, wrapper: &[&str]) -> Result<Rate> {
+    pub(crate) fn rate(&self, time: Duration, wrapper: &[&str]) -> Result<Rate> {
         self.paced(time, wrapper, 0)
     }
 
     /// The same, with no more than so many connects per second; 0 = as fast as it can.
-    pub(super) fn paced(&self, time: Duration, wrapper: &[&str], most: u32) -> Result<Rate> {
+    pub(crate) fn paced(&self, time: Duration, wrapper: &[&str], most: u32) -> Result<Rate> {
         let own = std::env::current_exe()?;
         let own = own.to_str().context("the path of this program is no text")?;
         let (server, time) = (self.address.to_string(), time.as_millis().to_string());
@@ -89,7 +89,7 @@ impl Server {
 }
 
 /// The client's process.
-pub(super) fn run(server: &str, milliseconds: &str, most: &str) -> Result<()> {
+pub(crate) fn run(server: &str, milliseconds: &str, most: &str) -> Result<()> {
     let server: SocketAddr = server.parse()?;
     let time = Duration::from_millis(milliseconds.parse()?);
     let most: u32 = most.parse()?;
@@ -120,7 +120,7 @@ pub(super) fn run(server: &str, milliseconds: &str, most: &str) -> Result<()> {
 }
 
 /// One connect from `local`, closed at once.
-pub(super) fn connect_from(local: SocketAddr, server: SocketAddr) -> Result<()> {
+pub(crate) fn connect_from(local: SocketAddr, server: SocketAddr) -> Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
     let client = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(client.as_raw_fd(), &SockaddrStorage::from(local)).with_context(|| format!("bind to {local}"))?;

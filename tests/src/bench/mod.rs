@@ -4,11 +4,12 @@
 //! `cargo xtask bench ports` does the same for `portclash ports`, `cargo xtask bench check --kernel` for `portclash check`.
 
 mod check;
-mod client;
+pub(crate) mod client;
 mod counting;
 mod memory;
 mod observer;
 mod programs;
+mod sidecar;
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ const MOST_SERVICES: u32 = 200_000;
 /// What the line with the result begins with; `xtask/src/bench.rs` looks for it.
 const RESULT: &str = "result ";
 
-/// `vm ROUNDS`, `check-vm ROUNDS SERVICES`, `native ROUNDS`, the same with `ports-` in front, or `client ADDRESS MILLISECONDS MOST`, which is the
+/// `vm ROUNDS`, `check-vm ROUNDS SERVICES`, `native ROUNDS`, the same with `ports-` or `sidecar-` in front, or `client ADDRESS MILLISECONDS MOST`, which is the
 /// process that connects.
 pub(crate) fn run(arguments: &[String]) -> Result<u8> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -46,11 +47,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<u8> {
             let result = counting::measure(rounds.parse()?, counting::ALL, host::say)?;
             host::say(&format!("{RESULT}{result}"));
         }
+        ["sidecar-vm", rounds] => {
+            run_tool("ip link set lo up")?;
+            let result = sidecar::measure(rounds.parse()?, false, host::say)?;
+            host::say(&format!("{RESULT}{result}"));
+        }
         ["check-vm", rounds, services] => {
             let result = check::measure(rounds.parse()?, services.parse()?, host::say)?;
             host::say(&format!("{RESULT}{result}"));
         }
-        [how @ ("native" | "ports-native"), rounds] => {
+        [how @ ("native" | "ports-native" | "sidecar-native"), rounds] => {
             // The machine's own sockets and settings stay out of it. No thread runs yet, so all that come are in there.
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
                 .context("namespaces for the bench")?;
@@ -59,6 +65,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<u8> {
             let say = |text: &str| eprintln!("{text}");
             let result = match *how {
                 "native" => measure(rounds.parse()?, NATIVE, say)?,
+                "sidecar-native" => sidecar::measure(rounds.parse()?, true, say)?,
                 _ => counting::measure(rounds.parse()?, counting::NATIVE, say)?,
             };
             println!("{RESULT}{result}");

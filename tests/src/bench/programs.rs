@@ -39,10 +39,10 @@ pub(super) fn number(info: &FdInfo, name: &str) -> Result<u64> {
 }
 
 /// Statistics that the kernel keeps while this value lives: they cost time, so rates are taken without.
-struct Statistics;
+pub(super) struct Statistics;
 
 impl Statistics {
-    fn on() -> Result<Self> {
+    pub(super) fn on() -> Result<Self> {
         sysctl("kernel/bpf_stats_enabled", "1").map(|()| Self)
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod init;
 mod itself;
 mod kubelet;
+mod limited;
 mod record;
 mod test;
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 pub use init::load_module;
 
-use crate::{bench, host, node, process};
+use crate::{bench, host, node, process, reliability};
 
 /// Entry point of `lab-init`.
 pub fn main() -> ExitCode {
@@ -29,6 +30,10 @@ pub fn main() -> ExitCode {
         Some((mode, _)) if mode == "demo" => demo::run(),
         Some((mode, _)) if mode == "record" => record::run(),
         Some((mode, rest)) if mode == "bench" => bench::run(rest),
+        Some((mode, rest)) if mode == "reliability" => reliability::run(rest),
+        Some((mode, [first, count, milliseconds])) if mode == "flood" => {
+            reliability::load::flood(first, count, milliseconds).map(|()| 0)
+        }
         Some((mode, [local, first, count, remote])) if mode == "burst" => {
             burst::run(local, first, count, remote).map(|()| 0)
         }
@@ -37,6 +42,7 @@ pub fn main() -> ExitCode {
             choose::run(way, count, home, services).map(|()| 0)
         }
         Some((mode, [address, count])) if mode == "itself" => itself::run(address, count).map(|()| 0),
+        Some((mode, [names, command @ ..])) if mode == "limited" => limited::run(names, command).map(|()| 0),
         Some((mode, [how])) if mode == "connect" => connect::run(how).map(|()| 0),
         _ => Err(anyhow::anyhow!("unknown mode {arguments:?}")),
     };
@@ -57,7 +63,7 @@ fn run(command: &[String]) -> anyhow::Result<u8> {
 
 /// To whoever reads this program's output: a client's is read by the lab, the lab's by the host.
 fn report(error: &anyhow::Error) {
-    const OF_A_CLIENT: [&str; 5] = ["connect", "burst", "choose", "itself", "kubelet"];
+    const OF_A_CLIENT: [&str; 7] = ["connect", "burst", "choose", "flood", "itself", "kubelet", "limited"];
     if std::env::args().nth(1).is_some_and(|mode| OF_A_CLIENT.contains(&mode.as_str())) {
         println!("{error:#}");
     } else {

@@ -138,12 +138,12 @@ pub(super) fn module_unloaded_while_tracing(lab: &mut Lab) -> Result<()> {
     assert_incidents(&traced, &[])
 }
 
-fn unload() -> Result<()> {
+pub(crate) fn unload() -> Result<()> {
     run("ipvsadm -C")?;
     run("rmmod ip_vs_sh ip_vs_wrr ip_vs_rr ip_vs").map(drop)
 }
 
-fn load() -> Result<()> {
+pub(crate) fn load() -> Result<()> {
     ["ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh"].into_iter().try_for_each(load_module)?;
     // Settings of the module's namespace part start anew.
     KUBE_PROXY_SETTINGS.iter().try_for_each(|(name, value)| sysctl(name, value))?;

@@ -83,6 +83,8 @@ pub(super) struct Collision {
     backend_reason: &'static str,
     /// What names pods, probes and Services among the evidence.
     notes: Vec<String>,
+    /// Its end was not seen.
+    open: bool,
 }
 
 impl Collision {
@@ -125,7 +127,13 @@ impl Collision {
             "evidence": null,
             "advice": [advice_to_reserve(port_of(&addresses.local))],
         });
-        Self { incident, addresses: addresses.clone(), backend_reason: TCP_FLAGS, notes: Vec::new() }
+        Self {
+            incident,
+            addresses: addresses.clone(),
+            backend_reason: TCP_FLAGS,
+            notes: Vec::new(),
+            open: false,
+        }
     }
 
     /// Evidence that names pods, probes and Services, each text as it is.
@@ -152,6 +160,12 @@ impl Collision {
     pub(super) fn hijacked(self, resetting: &str) -> Result<Value> {
         let (resets, texts) = self.resets_of_the_backend(resetting)?;
         Ok(self.hijacked_with(resets, &texts))
+    }
+
+    /// The same, and the connection was open to the end.
+    pub(super) fn hijacked_and_open(mut self, resetting: &str) -> Result<Value> {
+        self.open = true;
+        self.hijacked(resetting)
     }
 
     /// A backend in namespace `resetting` reset the reply, which IPVS gave it by an entry of an earlier connect: it
@@ -281,7 +295,8 @@ impl Collision {
         allowed.extend(steps.iter().flatten().cloned());
         let entry =
             |texts: &[String]| json!({"at": "<time>", "source": "<text>", "text": {"<one of>": texts}});
-        let mut wanted = vec![entry(&[began]), entry(&[end.to_owned()])];
+        let mut wanted = vec![entry(&[began])];
+        wanted.extend((!self.open).then(|| entry(&[end.to_owned()])));
         wanted.extend(steps.iter().map(|texts| entry(texts)));
         wanted.extend(self.notes.iter().map(|note| entry(std::slice::from_ref(note))));
         let evidence = json!({"<each>": entry(&allowed), "<some>": wanted, "<between>": [wanted.len(), 20]});

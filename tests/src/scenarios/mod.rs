@@ -1,7 +1,7 @@
 //! The scenarios: one function each, in one table.
 
 mod backends;
-mod changes;
+pub(crate) mod changes;
 mod check;
 mod clients;
 mod controls;
@@ -15,6 +15,8 @@ mod pods;
 mod port_choice;
 mod ports;
 mod seed;
+mod serve;
+mod serve_privileges;
 
 use anyhow::Result;
 
@@ -92,6 +94,25 @@ pub const ALL: &[Scenario] = &[
     scenario("packets_fast_open", packets::fast_open),
     scenario("packets_ring_full_is_counted", packets::ring_full_is_counted),
     scenario("packets_disk_full", packets::disk_full),
+    scenario("serve_seed", serve::seed),
+    scenario("serve_repeats", serve::repeats),
+    scenario("serve_sigterm_drains", serve::sigterm_drains),
+    scenario("serve_sigkill_leaves_nothing", serve::sigkill_leaves_nothing),
+    scenario("serve_two_instances", serve::two_instances),
+    scenario("serve_privileges_seed", serve_privileges::seed),
+    scenario("serve_privileges_seed_stable_rung", serve_privileges::seed_stable_rung),
+    scenario("serve_privileges_module_loaded_later", serve_privileges::module_loaded_later),
+    scenario("serve_exposure_setting_changes_back", serve::exposure_setting_changes_back),
+    scenario("serve_new_node_port_is_told_once", serve::new_node_port_is_told_once),
+    scenario("serve_module_reloaded", serve::module_reloaded),
+    scenario("serve_disk_full", serve::disk_full),
+    scenario("serve_ring_minimum", serve::ring_minimum),
+    scenario("serve_clock_stepped", serve::clock_stepped),
+    scenario("serve_sigstop", serve::sigstop),
+    scenario("serve_services_changed", serve::services_changed),
+    scenario("serve_kubelet_gone", serve::kubelet_gone),
+    scenario("serve_api_gone", serve::api_gone),
+    scenario("serve_netns_churn", serve::netns_churn),
     // From here on they leave sockets in TIME-WAIT behind, whose ports nobody else can bind for a minute.
     scenario("ports_of_a_process_that_connects_to_itself_fentry", counts::to_itself_fentry),
     scenario("ports_of_a_process_that_connects_to_itself_kprobe", counts::to_itself_kprobe),

@@ -5,6 +5,7 @@ mod apt;
 mod cargo_tools;
 pub(crate) mod containers;
 pub(crate) mod kernels;
+mod promtool;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -31,7 +32,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 const TESTED: &[(&str, &str)] = &[("ip", "iproute2"), ("tmux", "tmux")];
 
 /// What `cargo xtask bench` compares with; nothing else needs them.
-pub(crate) const COMPARED: &[(&str, &str)] = &[("bpftrace", "bpftrace"), ("strace", "strace")];
+pub(crate) const COMPARED: &[(&str, &str)] =
+    &[("bpftrace", "bpftrace"), ("strace", "strace"), ("tcpconnect", "libbpf-tools")];
 
 /// Find or install what the build and the virtual machines need.
 #[derive(clap::Args)]
@@ -56,6 +58,7 @@ pub(crate) fn everything(wanted: &[&'static kernels::Wanted], checks: bool) -> R
     if checks {
         cargo_tools::ensure_cargo_deny()?;
         ensure_programs(TESTED)?;
+        promtool::ensure()?;
     }
     if !wanted.is_empty() {
         ensure_programs(PROGRAMS)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::credentials::{CredentialError, Login, Pem, token};
-use super::http::{HttpError, Response, Server, Timeouts, authority, get};
+use super::http::{Call, HttpError, Response, Server, Timeouts, authority, call, get};
 use super::kubeconfig::{self, Access, KubeconfigError};
 use super::kubelet::{SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN};
 use super::task::blocking;
@@ -197,7 +197,7 @@ fn status_advice(status: StatusCode) -> &'static str {
 }
 
 /// One request after the other. Each reads kubeconfig, token and certificates again and has its own connection.
-pub(super) struct Api<'o>(pub(super) &'o ApiOptions);
+pub(crate) struct Api<'o>(pub(crate) &'o ApiOptions);
 
 impl Api<'_> {
     /// Sends `GET path`. The second value is the server's `address:port`, for messages.
@@ -213,6 +213,31 @@ impl Api<'_> {
             return Err(ApiError::Status { what, authority, status: response.status });
         }
         Ok((response, authority))
+    }
+}
+
+/// What the API server said to a change.
+pub(crate) struct Said {
+    /// `address:port` of the server.
+    pub(crate) authority: String,
+    /// Status code.
+    pub(crate) status: StatusCode,
+    /// After how long to ask again, where it says that.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Api<'_> {
+    /// Sends an object. Every status is an answer.
+    pub(crate) async fn send(&self, what: &'static str, request: Call<'_>) -> Result<Said, ApiError> {
+        let server = self.0.server.clone();
+        let (server, base, token) = blocking(move || prepare(&server)).await?;
+        let authority = server.authority();
+        let path = format!("{base}{}", request.path);
+        let request = Call { path: &path, ..request };
+        match call(&server, request, token.as_ref(), &self.0.timeouts, MAX_LIST).await {
+            Ok(said) => Ok(Said { authority, status: said.status, retry_after: said.retry_after }),
+            Err(source) => Err(ApiError::Http { what, authority, source }),
+        }
     }
 }
 

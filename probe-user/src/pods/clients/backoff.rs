@@ -25,14 +25,14 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub(super) fn wait(&mut self) -> Duration {
+    pub(crate) fn wait(&mut self) -> Duration {
         let wait = jittered(self.next, random());
         self.next = self.next.saturating_mul(2).min(self.most);
         wait
     }
 
     /// After a success the next wait is the first one again.
-    pub(super) const fn reset(&mut self) {
+    pub(crate) const fn reset(&mut self) {
         self.next = self.first;
     }
 }

@@ -91,7 +91,7 @@ fn read_file(path: &Path, what: &'static str) -> Result<Secret, CredentialError>
 }
 
 /// Reads a login's token, if it has one. The result is free of white space and fit for a header.
-pub(super) fn token(login: &Login) -> Result<Option<Secret>, CredentialError> {
+pub(crate) fn token(login: &Login) -> Result<Option<Secret>, CredentialError> {
     const WHAT: &str = "token";
     let (text, place) = match login {
         Login::Anonymous | Login::Certificate { .. } => return Ok(None),
@@ -109,20 +109,28 @@ pub(super) fn token(login: &Login) -> Result<Option<Secret>, CredentialError> {
     Ok(Some(Secret::new(token)))
 }
 
-/// A client certificate with its chain, and its key.
-pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// A certificate with its chain, and its key.
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Reads a login's client certificate, if it has one.
 pub(super) fn identity(login: &Login) -> Result<Option<Identity>, CredentialError> {
     let Login::Certificate { certificate, key } = login else { return Ok(None) };
-    let chain = certificates_in(certificate, "client certificate")?;
-    let pem = key.read("client key")?;
+    certificate_and_key((certificate, "client certificate"), (key, "client key")).map(Some)
+}
+
+/// Reads a certificate with its chain, and its key, each with what it is for.
+pub(crate) fn certificate_and_key(
+    (certificate, what): (&Pem, &'static str),
+    (key, what_key): (&Pem, &'static str),
+) -> Result<Identity, CredentialError> {
+    let chain = certificates_in(certificate, what)?;
+    let pem = key.read(what_key)?;
     let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| CredentialError::Form {
-        what: "client key",
+        what: what_key,
         place: key.place(),
         problem: "no unencrypted private key in PEM form is in it",
     })?;
-    Ok(Some((chain, key)))
+    Ok((chain, key))
 }
 
 /// Reads certificates; at least one must be there.

@@ -1,4 +1,4 @@
-//! One GET over a connection of its own, over TLS or in the clear, with a deadline for every step and a body that
+//! One request over a connection of its own, over TLS or in the clear, with a deadline for every step and a body that
 //! comes in pieces. Redirects are answers like any other: nothing follows them, so no token goes astray.
 
 use std::io;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -50,20 +50,20 @@ impl Default for Timeouts {
 
 /// Where a server listens, and how to speak to it.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Address or name.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// Port, host byte order.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// TLS settings, or none for plain HTTP.
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// Name to expect in the certificate and to send in SNI, instead of `host`.
-    pub(super) tls_name: Option<String>,
+    pub(crate) tls_name: Option<String>,
 }
 
 impl Server {
     /// `address:port`, as in a URL.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         authority(&self.host, self.port)
     }
 }
@@ -107,15 +107,52 @@ pub enum HttpError {
 }
 
 /// A response whose body is still to come.
-pub(super) struct Response {
+pub(crate) struct Response {
     /// Status code.
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
+    /// After how long to ask again, where the server says that in seconds.
+    pub(crate) retry_after: Option<Duration>,
     /// The body.
-    pub(super) body: Body,
+    pub(crate) body: Body,
+}
+
+/// What is asked for.
+pub(crate) struct Call<'a> {
+    /// `GET`, `POST`, …
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) path: &'a str,
+    /// What is sent along, with its content type.
+    pub(crate) body: Option<(&'static str, Bytes)>,
+}
+
+impl<'a> Call<'a> {
+    /// `GET path`
+    pub(crate) const fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None }
+    }
+}
+
+/// Where a URL points to: whether over TLS, host, port, path and query.
+pub(crate) fn parse_url(url: &str) -> Option<(bool, String, u16, String)> {
+    let uri: http::Uri = url.parse().ok()?;
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return None,
+    };
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = match authority.as_str().strip_prefix(authority.host())? {
+        "" | ":" => Some(if tls { 443 } else { 80 }),
+        port => port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0),
+    }?;
+    let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    Some((tls, host, port, path.to_owned()))
 }
 
 /// A body in pieces.
-pub(super) struct Body {
+pub(crate) struct Body {
     incoming: Incoming,
     idle: Duration,
     total: Duration,
@@ -128,7 +165,7 @@ pub(super) struct Body {
 
 impl Body {
     /// The next piece; `None` at the end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         const STEP: &str = "reading the answer";
         loop {
             let idle_end = Instant::now() + self.idle;
@@ -165,8 +202,19 @@ pub(super) async fn get(
     timeouts: &Timeouts,
     limit: u64,
 ) -> Result<Response, HttpError> {
+    call(server, Call::get(path), token, timeouts, limit).await
+}
+
+/// Sends a request and waits for the header of the response. The body of that may have `limit` bytes.
+pub(crate) async fn call(
+    server: &Server,
+    what: Call<'_>,
+    token: Option<&Secret>,
+    timeouts: &Timeouts,
+    limit: u64,
+) -> Result<Response, HttpError> {
     let tcp = within("connecting", timeouts.connect, connect(server)).await?;
-    let Some(tls) = &server.tls else { return send(tcp, server, path, token, timeouts, limit).await };
+    let Some(tls) = &server.tls else { return send(tcp, server, what, token, timeouts, limit).await };
     let name = server.tls_name.as_ref().unwrap_or(&server.host).clone();
     let name = ServerName::try_from(name.clone())
         .map_err(|_| HttpError::Tls(TlsTrouble::Other(format!("\"{name}\" is no address and no name"))))?;
@@ -175,7 +223,7 @@ pub(super) async fn get(
         connected.map_err(|error| tls_error("TLS handshake", &error))
     };
     let stream = within("the TLS handshake", timeouts.connect, handshake).await?;
-    send(stream, server, path, token, timeouts, limit).await
+    send(stream, server, what, token, timeouts, limit).await
 }
 
 async fn within<T>(
@@ -213,7 +261,7 @@ fn tls_error(step: &'static str, error: &io::Error) -> HttpError {
 async fn send<S>(
     stream: S,
     server: &Server,
-    path: &str,
+    what: Call<'_>,
     token: Option<&Secret>,
     timeouts: &Timeouts,
     limit: u64,
@@ -222,7 +270,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     const STEP: &str = "sending the request";
-    let request = request(server, path, token)?;
+    let request = request(server, what, token)?;
     let exchange = async {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| from_hyper(STEP, &error))?;
@@ -244,14 +292,32 @@ where
         left: limit,
         _connection: connection,
     };
-    Ok(Response { status: head.status, body })
+    Ok(Response { status: head.status, retry_after: retry_after(&head.headers), body })
 }
 
-fn request(server: &Server, path: &str, token: Option<&Secret>) -> Result<Request<Empty<Bytes>>, HttpError> {
-    let mut builder = Request::get(path)
+/// The header may have a date instead of seconds; that is left to the usual waits.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().map(Duration::from_secs).ok()
+}
+
+fn request(
+    server: &Server,
+    what: Call<'_>,
+    token: Option<&Secret>,
+) -> Result<Request<Full<Bytes>>, HttpError> {
+    let mut builder = Request::builder()
+        .method(what.method)
+        .uri(what.path)
         .header(HOST, server.authority())
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, concat!("portclash/", env!("CARGO_PKG_VERSION")));
+    let body = match what.body {
+        Some((kind, body)) => {
+            builder = builder.header(CONTENT_TYPE, kind);
+            body
+        }
+        None => Bytes::new(),
+    };
     if let Some(token) = token {
         let value = [b"Bearer ", token.expose()].concat();
         // The error would not contain the value, but is not needed either.
@@ -260,7 +326,7 @@ fn request(server: &Server, path: &str, token: Option<&Secret>) -> Result<Reques
         value.set_sensitive(true);
         builder = builder.header(AUTHORIZATION, value);
     }
-    builder.body(Empty::new()).map_err(|error| broken(error.to_string()))
+    builder.body(Full::new(body)).map_err(|error| broken(error.to_string()))
 }
 
 const fn broken(reason: String) -> HttpError {

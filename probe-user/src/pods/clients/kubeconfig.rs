@@ -11,16 +11,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
 use super::credentials::{Login, Pem};
+use super::http::parse_url;
 use super::secret::Secret;
 use super::tls::Trust;
 use super::yaml;
 
 /// Several times the largest kubeconfig.
 const MAX_FILE: u64 = 4 << 20;
-/// Where systems keep the authorities of public servers: for kubeconfigs that name none.
-const SYSTEM_AUTHORITIES: [&str; 2] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-
 /// How to reach an API server.
 #[derive(Clone)]
 pub(super) struct Access {
@@ -152,18 +149,9 @@ fn pick<T>(all: Option<Vec<Named<T>>>, name: &str, what: &str) -> Result<T, Stri
 
 /// `https://host:port/base` in parts.
 fn server(url: &str) -> Result<(bool, String, u16, String), String> {
-    let wrong = || "its server is no https:// or http:// address".to_owned();
-    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
-    let tls = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(wrong()),
-    };
-    let authority =
-        uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    Ok((tls, host, port, uri.path().trim_end_matches('/').to_owned()))
+    let parsed = parse_url(url).filter(|(.., path)| !path.contains('?'));
+    let (tls, host, port, path) = parsed.ok_or("its server is no https:// or http:// address")?;
+    Ok((tls, host, port, path.trim_end_matches('/').to_owned()))
 }
 
 fn trust(cluster: Cluster, folder: &Path) -> Result<Trust, String> {
@@ -178,7 +166,7 @@ fn trust(cluster: Cluster, folder: &Path) -> Result<Trust, String> {
             "certificate-authority-data",
         )? {
             Some(authority) => Trust::These(vec![authority]),
-            None => Trust::Existing(SYSTEM_AUTHORITIES.map(PathBuf::from).into()),
+            None => Trust::system(),
         },
     )
 }

@@ -21,7 +21,7 @@ mod reader;
 mod secret;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod verify;
 mod voice;
@@ -31,8 +31,11 @@ mod watch;
 mod yaml;
 
 #[cfg(feature = "kube")]
+pub(crate) use api::Api;
+#[cfg(feature = "kube")]
 pub use api::{ApiError, ApiOptions, ApiServer};
 pub use backoff::Backoff;
+pub(crate) use credentials::certificate_and_key;
 pub use credentials::{CredentialError, Login, Pem};
 pub use cri::{CriError, CriOptions};
 pub use follow::{ClientOptions, Clients, PodsFrom, follow};
@@ -42,3 +45,9 @@ pub use kubeconfig::KubeconfigError;
 pub use kubelet::{KubeletError, KubeletOptions, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN};
 pub use secret::Secret;
 pub use tls::{SetupError, TlsTrouble, Trust};
+pub(crate) use {
+    credentials::token,
+    http::{Call, Server, call, parse_url},
+    task::blocking,
+    tls::client_config,
+};

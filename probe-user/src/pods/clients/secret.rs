@@ -9,8 +9,8 @@ impl Secret {
         Self(bytes.into().into_boxed_slice())
     }
 
-    /// The bytes themselves: for the header and the key parser only.
-    pub(super) const fn expose(&self) -> &[u8] {
+    /// The bytes themselves: for headers, the key parser and comparisons only.
+    pub(crate) const fn expose(&self) -> &[u8] {
         &self.0
     }
 }

@@ -12,6 +12,10 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, Error};
 use super::credentials::{CredentialError, Login, Pem, certificates_in, identity};
 use super::verify::{NoVerifier, NodeVerifier};
 
+/// Where systems keep the authorities of public servers.
+const SYSTEM_AUTHORITIES: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
 /// Whose certificates are believed.
 #[derive(Clone)]
 pub enum Trust {
@@ -21,6 +25,13 @@ pub enum Trust {
     Existing(Vec<PathBuf>),
     /// Everybody's, on the user's explicit demand.
     Everybody,
+}
+
+impl Trust {
+    /// The authorities that the system trusts.
+    pub fn system() -> Self {
+        Self::Existing(SYSTEM_AUTHORITIES.map(PathBuf::from).into())
+    }
 }
 
 /// Why no TLS settings could be made.
@@ -44,7 +55,7 @@ pub enum SetupError {
 
 /// Settings for one connection; all files are read here. `names`: what the certificate may be for besides the name
 /// that is connected to.
-pub(super) fn client_config(
+pub(crate) fn client_config(
     trust: &Trust,
     names: &[String],
     login: &Login,

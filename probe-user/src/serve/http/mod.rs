@@ -1,8 +1,18 @@
 //! HTTP of the sidecar: metrics, incidents, a status page. It only reads, and it runs on a thread of its own, so that
 //! no client can hold up the thread that traces.
 
+mod access;
+mod asking;
+mod body;
+mod capture;
+mod connection;
 mod error;
+mod reply;
+mod routes;
 mod server;
+#[cfg(test)]
+mod tests;
+mod watched;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,23 +1,42 @@
 //! The socket, the thread, and their end.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Context, HttpError, Options};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
 
-/// An open socket with everything read that serving needs: from here on neither privileges nor luck are needed.
+use super::access::{Access, Certificate, certificate};
+use super::asking::Asking;
+use super::connection::{Shared, serve};
+use super::routes::Routes;
+use super::{Context, HttpError, Limits, Options};
+
+/// An open socket with everything read that serving needs: from here on no privileges are needed.
 pub struct Bound {
     listener: std::net::TcpListener,
     address: SocketAddr,
+    access: Option<Access>,
+    certificate: Option<Certificate>,
+    limits: Limits,
 }
 
-/// Opens the socket, reads token and certificate. To be called before privileges are dropped.
+/// Opens the socket, reads token and certificate. To be called before privileges are dropped. Files that are to be read
+/// again when they change must stay readable.
 pub fn bind(options: &Options) -> Result<Bound, HttpError> {
+    let access = options.token_file.as_deref().map(Access::read).transpose()?;
+    let certificate = options.tls.as_ref().map(|(chain, key)| certificate(chain, key)).transpose()?;
     let failed = |source| HttpError::Bind { address: options.listen, source };
     let listener = std::net::TcpListener::bind(options.listen).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Bound { listener, address })
+    Ok(Bound { listener, address, access, certificate, limits: options.limits.clone() })
 }
 
 impl Bound {
@@ -28,14 +47,44 @@ impl Bound {
 
     /// Starts the thread that answers.
     pub fn start(self, context: Context) -> Result<Server, HttpError> {
-        let _ = (self.listener, context);
-        Ok(Server { address: self.address })
+        let Self { listener, address, access, certificate, limits } = self;
+        let asking = Asking::new(context.requests, limits.answer_timeout, limits.reuse);
+        let routes = Routes { access, asking, recent: context.recent };
+        let shared = Arc::new(Shared { routes, certificate, limits });
+        let (stop, stopped) = oneshot::channel();
+        let (done, ended) = oneshot::channel();
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("portclash-http".to_owned()).spawn(move || {
+            // Made here, because a runtime must not be dropped where another one runs.
+            let made = runtime().and_then(|runtime| {
+                let _inside = runtime.enter();
+                TcpListener::from_std(listener).map(|listener| (listener, runtime))
+            });
+            match made {
+                Ok((listener, runtime)) => {
+                    let _ = started.send(Ok(()));
+                    let _ = done.send(runtime.block_on(answer_all(listener, shared, stopped)));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        });
+        let thread = thread.map_err(|source| HttpError::Start { what: "thread", source })?;
+        let started = starting.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+        started.map_err(|source| HttpError::Start { what: "runtime", source })?;
+        Ok(Server { address, stop: Some(stop), ended, thread: Some(thread) })
     }
 }
 
-/// The thread that answers. Dropping it ends the thread without waiting for answers under way.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
+}
+
+/// The thread that answers. Dropping this ends it without waiting for answers under way.
 pub struct Server {
     address: SocketAddr,
+    stop: Option<oneshot::Sender<Duration>>,
+    ended: oneshot::Receiver<bool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -45,9 +94,83 @@ impl Server {
     }
 
     /// Takes no more connections, lets answers under way end within `deadline`, and ends the thread. Whether all of
-    /// them ended. The caller goes on answering snapshot requests while it waits.
-    pub async fn stop(self, deadline: Duration) -> bool {
-        let _ = deadline;
-        true
+    /// them ended. The caller's runtime goes on answering snapshot requests in the meantime.
+    pub async fn stop(mut self, deadline: Duration) -> bool {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(deadline);
+        }
+        let complete = (&mut self.ended).await.unwrap_or(false);
+        if let Some(thread) = self.thread.take() {
+            // It has said its last word: this does not wait.
+            let _ = thread.join();
+        }
+        complete
     }
+}
+
+/// Accepts until told to stop, then waits as long as it is told. Whether every connection came to its end.
+async fn answer_all(listener: TcpListener, shared: Arc<Shared>, stop: oneshot::Receiver<Duration>) -> bool {
+    let mut connections = JoinSet::new();
+    let draining = watch::Sender::new(false);
+    let deadline = tokio::select! {
+        deadline = stop => deadline,
+        () = accept(listener, shared, &mut connections, &draining) => return false,
+    };
+    let Ok(deadline) = deadline else { return false };
+    draining.send_replace(true);
+    timeout(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok()
+}
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    connections: &mut JoinSet<()>,
+    draining: &watch::Sender<bool>,
+) {
+    let (places, spare) = (Places::new(&shared.limits), Places::new(&shared.limits));
+    loop {
+        let stream = next(&listener).await;
+        while connections.try_join_next().is_some() {}
+        let free =
+            places.take().map(|place| (place, false)).or_else(|| spare.take().map(|place| (place, true)));
+        let Some((place, is_spare)) = free else { continue };
+        let _ = stream.set_nodelay(true);
+        let work = serve(stream, Arc::clone(&shared), is_spare, draining.subscribe());
+        connections.spawn(async move {
+            work.await;
+            drop(place);
+        });
+    }
+}
+
+/// Places for connections.
+struct Places(Arc<Semaphore>);
+
+impl Places {
+    fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Semaphore::new(limits.connections)))
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
+
+async fn next(listener: &TcpListener) -> TcpStream {
+    /// Out of file descriptors or memory: trying at once would only burn time.
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) if is_of_the_client(&error) => debug!("accept: {error}"),
+            Err(error) => {
+                warn!("accept: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

@@ -17,7 +17,7 @@ use std::thread;
 
 use caps::CapsHashSet;
 
-pub use capabilities::renounce_in_child;
+pub use capabilities::{renounce, renounce_in_child};
 pub use filter::Violations;
 pub use status::{ThreadStatus, threads};
 

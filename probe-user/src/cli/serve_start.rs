@@ -1,0 +1,173 @@
+//! Starts what `portclash serve` consists of, in the one order that works: everything that takes privileges or reads
+//! secrets first, then privileges are dropped, and only then do threads begin that answer strangers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+
+use super::output::{Common, complain};
+use super::serve::Args;
+use super::status;
+use super::stop::Stop;
+use super::trace::{kernel_log_level, say_which_log};
+use crate::kernel::loader::Rings;
+use crate::node::netns::{NetNs, NetnsSpec};
+use crate::serve::deliver::Deliveries;
+use crate::serve::http;
+use crate::serve::notify::Notifier;
+use crate::serve::privileges::{self, Confined, Plan};
+use crate::serve::recent::Recent;
+use crate::serve::recheck::Recheck;
+use crate::serve::recorder::{self, Recorder};
+use crate::serve::run::{Change, End, Parts, Settings, run};
+use crate::serve::snapshot::Requests;
+use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
+use crate::sources::live::{Live, LiveOptions};
+use crate::trace::Trace;
+
+/// Questions of the server that wait for the loop.
+const WAITING_REQUESTS: usize = 16;
+
+/// Serves until it is told to stop; the result is the exit status. `reload` yields changes whenever somebody asks for
+/// them; it is told this node's name in the cluster. `file`: the configuration's.
+pub(super) async fn serve(
+    args: &Args,
+    common: &Common,
+    file: Option<&Path>,
+    mut reload: impl AsyncFnMut(&Option<String>) -> Change,
+) -> Result<u8> {
+    let settings = args.settings();
+    let notifier = Notifier::from_env().context("NOTIFY_SOCKET or WATCHDOG_USEC")?;
+    let bound = args.http.options().map(|options| http::bind(&options)).transpose()?;
+    let recorder = args.record.record.clone().map(|dir| open_recorder(dir, &settings)).transpose()?;
+    let root = node_root();
+    let log = KubeletLogSource::start(&args.kubelet_log, &root).await?;
+    let netns = netns(&args.netns);
+    let mut live = Live::start(&LiveOptions {
+        netns: netns.clone(),
+        ipvs: args.ipvs.clone(),
+        poll: args.poll,
+        hooks: args.hooks,
+        log_level: kernel_log_level(common.verbose),
+        packets: args.record.record.is_some(),
+        rings: Rings::of(args.ring_size),
+    })?;
+    complain(&live.opening());
+    complain(
+        "connects that began before this are not seen; what was open when an earlier run ended is not known",
+    );
+    let names = args.sources.start(live.netns(), live.clock().now(), false)?;
+    names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
+    say_which_log(log.as_ref(), &args.kubelet_log);
+    let node = names.hints().best_name();
+    let deliveries = Deliveries::start(args.deliveries(node.clone())?)?;
+    let confined = if args.privileges.keep_privileges {
+        complain("privileges are kept, as asked for");
+        None
+    } else {
+        Some(confine(plan(args, file, &root, log.as_ref()), &mut live)?)
+    };
+    // From here on threads may begin: they have no more than this one.
+    let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
+    let recent = Recent::default();
+    let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
+    let server =
+        bound.map(|bound| start_server(bound, requests, recent.clone(), confined.as_ref())).transpose()?;
+    let recheck = Recheck::new(netns, Some(root), settings.check_every);
+    let trace = Trace::new(live, log, names);
+    let parts = Parts {
+        trace,
+        recheck,
+        recorder,
+        deliveries,
+        recent,
+        requests: asked,
+        server,
+        notifier,
+        confined,
+        say: complain,
+    };
+    match run(parts, settings, stop.requested(), async || reload(&node).await).await? {
+        End::Stopped => Ok(status::NOTHING),
+        End::NeedsRestart => {
+            complain(
+                "portclash: ip_vs was loaded again, and hooking it takes privileges that were dropped: it ends, so that \
+                 whoever started it starts it anew",
+            );
+            Ok(status::INCOMPLETE)
+        }
+    }
+}
+
+/// The namespace of process 1 is this process's own in a pod on the host's network; named as its own it can be read
+/// without privileges.
+fn netns(wanted: &NetnsSpec) -> NetnsSpec {
+    let inode = |spec: &NetnsSpec| NetNs::open(spec).ok().map(|netns| netns.inode);
+    let own = NetnsSpec::Path("/proc/self/ns/net".into());
+    let is_default = *wanted == NetnsSpec::default();
+    match inode(wanted) {
+        Some(wanted_inode) if inode(&own) == Some(wanted_inode) => own,
+        // Process 1 may not be looked at: then the own namespace is what there is.
+        None if is_default => own,
+        _ => wanted.clone(),
+    }
+}
+
+fn open_recorder(dir: PathBuf, settings: &Settings) -> Result<Recorder> {
+    let (max_bytes, max_files) = settings.record_limits;
+    Recorder::open(recorder::Options { dir, max_bytes, max_files }).context("--record")
+}
+
+fn start_server(
+    bound: http::Bound,
+    requests: Requests,
+    recent: Recent,
+    confined: Option<&Confined>,
+) -> Result<http::Server> {
+    let address = bound.address();
+    let context = http::Context { requests, recent };
+    let server = match confined {
+        Some(confined) => confined.sealed(|| bound.start(context))??,
+        None => bound.start(context)?,
+    };
+    complain(&format!("listening on {address}"));
+    Ok(server)
+}
+
+fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
+    let plan = Plan { keep_for_hooks: live.waits_for_ipvs(), ..plan };
+    let confined =
+        privileges::confine(&plan, Some(live.tracer().readable_map()?)).context("drop privileges")?;
+    if !confined.keeps_for_hooks() {
+        live.privileges_dropped();
+    }
+    complain(&confined.summary());
+    confined.notes().iter().for_each(|note| complain(note));
+    Ok(confined)
+}
+
+/// What is still read and written afterwards.
+fn plan(args: &Args, file: Option<&Path>, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
+    let mut plan = Plan::new();
+    for path in
+        ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"]
+    {
+        plan.reads.push(root.join(path));
+    }
+    let http = &args.http;
+    let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
+    secrets.into_iter().flatten().for_each(|file| plan.read_replaced(file));
+    args.deliver.files().for_each(|file| plan.read_replaced(file));
+    args.sources.files().for_each(|file| plan.read_replaced(file));
+    file.iter().for_each(|file| plan.read_replaced(file));
+    plan.writes.extend(args.record.record.clone());
+    match (&args.kubelet_log, log) {
+        (KubeletLog::Path(path), _) if path.is_dir() => plan.reads.push(path.clone()),
+        (KubeletLog::Path(path), _) => plan.read_replaced(path),
+        (_, Some(log)) if log.name().starts_with("journal") => plan.executes_journalctl = true,
+        (_, Some(log)) => plan.read_replaced(Path::new(log.name())),
+        (_, None) => {}
+    }
+    plan
+}

@@ -1,0 +1,185 @@
+//! The ways that incidents take out of here. Each has a bounded queue and a task of its own, so that none waits for
+//! another, and tracing waits for none. What does not arrive is counted.
+
+#[cfg(feature = "kube")]
+mod event;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod target;
+#[cfg(test)]
+mod tests;
+mod way;
+mod webhook;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::diagnosis::incident::{Incident, Verdict};
+use crate::pods::clients::{Backoff, Timeouts, Trust, parse_url};
+use crate::serve::snapshot::DeliveryView;
+use way::Way;
+
+pub use target::{Target, TargetError};
+
+/// Which ways there are.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Name of this node; `None` = not known.
+    pub node: Option<String>,
+    /// Where to POST incidents.
+    pub webhook: Option<TargetOptions>,
+    /// The API server that takes Events.
+    #[cfg(feature = "kube")]
+    pub events: Option<crate::pods::clients::ApiServer>,
+    /// An OTLP/HTTP receiver.
+    #[cfg(feature = "otlp")]
+    pub otlp: Option<TargetOptions>,
+}
+
+/// A server that takes incidents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetOptions {
+    /// `http://…` or `https://…`
+    pub url: String,
+    /// File with a bearer token, read again for every request.
+    pub token_file: Option<PathBuf>,
+    /// File with the authority of its certificate; `None` = the system's authorities.
+    pub ca: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether [`Deliveries::start`] takes them.
+    pub fn check(&self) -> Result<(), TargetError> {
+        self.targets()
+            .try_for_each(|(option, given)| Target::new(option, given, Timeouts::default()).map(|_| ()))
+    }
+
+    /// Files that are read for every incident, or replaced while the sidecar runs. Those of the API server are not
+    /// among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.targets().flat_map(|(_, given)| given.files()).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (&'static str, &TargetOptions)> {
+        let all = [("--webhook", self.webhook.as_ref())].into_iter();
+        #[cfg(feature = "otlp")]
+        let all = all.chain([("--otlp", self.otlp.as_ref())]);
+        all.filter_map(|(option, given)| Some((option, given?)))
+    }
+}
+
+/// What a name in a URL is looked up with.
+const RESOLVER: [&str; 4] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf"];
+
+impl TargetOptions {
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.token_file.iter().chain(&self.ca).cloned().collect();
+        let Some((tls, host, ..)) = parse_url(&self.url) else { return files };
+        if let Trust::Existing(system) = Trust::system()
+            && tls
+            && self.ca.is_none()
+        {
+            files.extend(system);
+        }
+        if host.parse::<std::net::IpAddr>().is_err() {
+            files.extend(RESOLVER.map(PathBuf::from));
+        }
+        files
+    }
+}
+
+/// How patient the ways are.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    timeouts: Timeouts,
+    /// Waits between attempts.
+    backoff: Backoff,
+    /// An incident that is this old is given up.
+    give_up: Duration,
+    /// Changes of one Event are this far apart.
+    event_every: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let timeouts = Timeouts { total: Duration::from_secs(15), ..Timeouts::default() };
+        let (give_up, event_every) = (Duration::from_mins(15), Duration::from_mins(1));
+        Self { timeouts, backoff: Backoff::default(), give_up, event_every }
+    }
+}
+
+/// The ways at work. They end when this is dropped.
+pub struct Deliveries {
+    ways: Vec<Way>,
+}
+
+impl Deliveries {
+    /// Starts them, within a tokio runtime. Nothing is connected to before there is an incident.
+    pub fn start(options: Options) -> Result<Self, TargetError> {
+        Self::start_with(options, Patience::default())
+    }
+
+    fn start_with(options: Options, patience: Patience) -> Result<Self, TargetError> {
+        let mut ways = Vec::new();
+        if let Some(webhook) = &options.webhook {
+            let target = Target::new("--webhook", webhook, patience.timeouts)?;
+            ways.push(Way::start("webhook", webhook::Webhook::new(target), patience));
+        }
+        #[cfg(feature = "kube")]
+        if let Some(server) = options.events {
+            let events = event::Events::new(server, options.node.clone(), patience);
+            ways.push(Way::start("event", events, patience));
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(otlp) = &options.otlp {
+            let target = Target::new("--otlp", otlp, patience.timeouts)?;
+            ways.push(Way::start("otlp", otlp::Otlp::new(target, options.node), patience));
+        }
+        Ok(Self { ways })
+    }
+
+    /// Hands an incident to every way; false alarms (verdict `none`) to none. Never waits.
+    pub fn send(&self, incident: &Arc<Incident>) {
+        if incident.verdict != Verdict::None {
+            self.ways.iter().for_each(|way| way.send(incident));
+        }
+    }
+
+    /// How each way goes, by its name: `webhook`, `event`, `otlp`.
+    pub fn views(&self) -> BTreeMap<&'static str, DeliveryView> {
+        self.ways.iter().map(|way| (way.name(), way.view())).collect()
+    }
+
+    /// Waits until everything has arrived, at most for `limit`. What has not by then is given up, and counted in the
+    /// result, which is what [`Self::views`] would say.
+    pub async fn drain(mut self, limit: Duration) -> BTreeMap<&'static str, DeliveryView> {
+        let deadline = Instant::now() + limit;
+        self.ways.iter_mut().for_each(Way::close);
+        for way in &mut self.ways {
+            way.finish(deadline).await;
+        }
+        self.views()
+    }
+
+    /// Goes on with other ways. The counts of those that stay go on; what the old ones still have is finished in the
+    /// background, at most for `limit`. If an option is wrong, nothing changes.
+    pub fn replace(&mut self, options: Options, limit: Duration) -> Result<(), TargetError> {
+        let new = Self::start(options)?;
+        let old = std::mem::replace(self, new);
+        for mut way in old.ways {
+            if let Some(heir) = self.ways.iter_mut().find(|heir| heir.name() == way.name()) {
+                heir.inherit(&way);
+            }
+            way.close();
+            tokio::spawn(async move { way.finish(Instant::now() + limit).await });
+        }
+        Ok(())
+    }
+}

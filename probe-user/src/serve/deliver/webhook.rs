@@ -1,0 +1,23 @@
+//! `--webhook`: each incident as JSON, one POST each.
+
+use super::target::Target;
+use super::way::{Carried, Carrier, Failure};
+use crate::diagnosis::incident::Incident;
+
+/// A webhook.
+pub(super) struct Webhook {
+    target: Target,
+}
+
+impl Webhook {
+    pub(super) const fn new(target: Target) -> Self {
+        Self { target }
+    }
+}
+
+impl Carrier for Webhook {
+    async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
+        let body = serde_json::to_vec(incident).map_err(|error| Failure::Never(error.to_string()))?;
+        self.target.deliver(body.into()).await.map(|_| Carried::Arrived)
+    }
+}
