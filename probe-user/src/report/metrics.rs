@@ -182,7 +182,7 @@ pub const FAMILIES: &[Family] = &[
         |now, out| out.known([], now.exposure.as_ref().and_then(|exposure| exposure.exposed_ports)),
     ),
     gauge("portclash_reachable_ports", &[], "Exposed ports that connect() picks by itself.", |now, out| {
-        out.known([], now.exposure.as_ref().and_then(|exposure| exposure.reachable_ports))
+        out.known([], now.exposure.as_ref().and_then(|exposure| exposure.reachable_ports));
     }),
     gauge(
         "portclash_collision_chance_ratio",
@@ -195,7 +195,7 @@ pub const FAMILIES: &[Family] = &[
         &[],
         "Connects that are expected to fail in an hour, by that chance and the node's rate of connects.",
         |now, out| {
-            out.known([], now.exposure.as_ref().and_then(|exposure| exposure.expected_failures_per_hour))
+            out.known([], now.exposure.as_ref().and_then(|exposure| exposure.expected_failures_per_hour));
         },
     ),
     counter(
@@ -247,7 +247,9 @@ pub const FAMILIES: &[Family] = &[
         "Events that were lost between the kernel and portclash, by BPF program and reason.",
         |now, out| {
             for (program, reasons) in &now.lost {
-                reasons.iter().for_each(|(reason, count)| out.add([program, reason], *count));
+                for (reason, count) in reasons {
+                    out.add([program, reason], *count);
+                }
             }
         },
     ),
@@ -463,7 +465,9 @@ fn services(now: &Snapshot, out: &mut Samples) {
     for protocol in ["tcp", "udp", "sctp", "mark"] {
         services.entry(protocol).or_default();
     }
-    services.into_iter().for_each(|(protocol, count)| out.add([protocol], count));
+    for (protocol, count) in services {
+        out.add([protocol], count);
+    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ fn incidents(html: &mut Html, latest: &[Kept]) {
         html.within("table", &[("class", "stack")], |html| {
             html.within("thead", &[], |html| row_of(html, "th", &["When (UTC)", "What happened", "More"]));
             html.within("tbody", &[], |html| {
-                latest.iter().take(MAX_SHOWN).for_each(|kept| incident(html, kept))
+                latest.iter().take(MAX_SHOWN).for_each(|kept| incident(html, kept));
             });
         });
         if latest.len() > MAX_SHOWN {
