@@ -80,9 +80,9 @@ fn every_alert_fires_in_a_test_of_its_own_and_nothing_else_does() {
         .collect();
     assert_eq!(fires, alerts);
     let recorded = named(&rules, "- record:");
-    recorded
-        .iter()
-        .for_each(|rule| assert!(tests.contains(&format!("expr: {rule}\n")), "{rule} is not tested"));
+    for rule in recorded {
+        assert!(tests.contains(&format!("expr: {rule}\n")), "{rule} is not tested");
+    }
 }
 
 #[test]
