@@ -49,7 +49,7 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time. As many again are told to come later, and may ask `/livez` and `/readyz` only; beyond
-    /// that they are closed.
+    /// that, the oldest of these is closed.
     pub connections: usize,
     /// Size of a request's head, bytes; hyper needs at least 8192.
     pub head_bytes: usize,

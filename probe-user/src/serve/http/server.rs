@@ -1,5 +1,6 @@
 //! The socket, the thread, and their end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -127,32 +128,37 @@ async fn accept(
     connections: &mut JoinSet<()>,
     draining: &watch::Sender<bool>,
 ) {
-    let (places, spare) = (Places::new(&shared.limits), Places::new(&shared.limits));
+    let places = Arc::new(Semaphore::new(shared.limits.connections));
+    let mut spare = Spare::default();
     loop {
         let stream = next(&listener).await;
         while connections.try_join_next().is_some() {}
-        let free =
-            places.take().map(|place| (place, false)).or_else(|| spare.take().map(|place| (place, true)));
-        let Some((place, is_spare)) = free else { continue };
         let _ = stream.set_nodelay(true);
+        let place = Arc::clone(&places).try_acquire_owned().ok();
+        let is_spare = place.is_none();
         let work = serve(stream, Arc::clone(&shared), is_spare, draining.subscribe());
-        connections.spawn(async move {
+        let handle = connections.spawn(async move {
             work.await;
             drop(place);
         });
+        if is_spare {
+            spare.push(handle, shared.limits.connections);
+        }
     }
 }
 
-/// Places for connections.
-struct Places(Arc<Semaphore>);
+/// Connections beyond the limit, the oldest first. What kubelet asks is answered at once; whoever has been here for long
+/// holds up others.
+#[derive(Default)]
+struct Spare(VecDeque<AbortHandle>);
 
-impl Places {
-    fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Semaphore::new(limits.connections)))
-    }
-
-    fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
+impl Spare {
+    fn push(&mut self, connection: AbortHandle, most: usize) {
+        self.0.retain(|other| !other.is_finished());
+        while self.0.len() >= most.max(1) {
+            self.0.pop_front().iter().for_each(AbortHandle::abort);
+        }
+        self.0.push_back(connection);
     }
 }
 
