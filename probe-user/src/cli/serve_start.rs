@@ -68,7 +68,11 @@ pub(super) async fn serve(
         Some(confine(plan(args, &root, log.as_ref()), &mut live)?)
     };
     // From here on threads may begin: they have no more than this one.
-    let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
+    let installed = match &confined {
+        Some(confined) => confined.sealed(Stop::install)?,
+        None => Stop::install(),
+    };
+    let mut stop = installed.context("handle SIGINT and SIGTERM")?;
     let recent = Recent::default();
     let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
     let server =
