@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -160,12 +160,6 @@ pub(super) struct RecordArgs {
 }
 
 impl DeliverArgs {
-    /// Files that are read again and again.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let given = [&self.webhook_token_file, &self.webhook_ca, &self.otlp_token_file, &self.otlp_ca];
-        given.into_iter().flatten().map(PathBuf::as_path)
-    }
-
     /// The ways out. `node`: its name in the cluster.
     fn options(&self, node: Option<String>, sources: &PodSourceArgs) -> Result<deliver::Options> {
         let target = |url: &Option<String>, token_file: &Option<PathBuf>, ca: &Option<PathBuf>| {
@@ -180,14 +174,16 @@ impl DeliverArgs {
         }
         #[cfg(not(feature = "kube"))]
         let _ = sources;
-        Ok(deliver::Options {
+        let options = deliver::Options {
             node,
             webhook: target(&self.webhook, &self.webhook_token_file, &self.webhook_ca),
             #[cfg(feature = "kube")]
             events: self.kubernetes_events.then(|| sources.api_server()),
             #[cfg(feature = "otlp")]
             otlp: target(&self.otlp, &self.otlp_token_file, &self.otlp_ca),
-        })
+        };
+        options.check()?;
+        Ok(options)
     }
 }
 
@@ -255,7 +251,7 @@ Examples:
 
 A flag comes before its variable (PORTCLASH_RECORD_SIZE), the variable before the file (record-size = \"1G\").
 SIGHUP reads the file again. SIGTERM ends in order; a second one at once.
-Exit status: 0 ended in order, 2 could not watch, or no longer.";
+Exit status: 0 ended in order, 2 could not watch, or no longer, 3 only a new start can watch everything.";
 
 /// Runs the command; the result is the exit status.
 pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8> {
@@ -278,12 +274,10 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
     runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
         let mut reloader = Reloader::new(configured);
-        let reload = async |node: &Option<String>| loop {
+        let reload = async |node: &Option<String>| {
             // The stream ends only with the runtime.
             let _ = hangup.recv().await;
-            if let Some(change) = reread(&mut reloader, node) {
-                return change;
-            }
+            reread(&mut reloader, node)
         };
         serve_start::serve(&args, common, reload).await
     })
@@ -302,7 +296,8 @@ fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
         complain(&format!("{}: takes effect at the next start", reread.next_start.join(", ")));
     }
     if reread.changed.is_empty() {
-        complain("the options were read again: nothing else changed");
+        let else_ = if reread.next_start.is_empty() { "" } else { " else" };
+        complain(&format!("the options were read again: nothing{else_} changed"));
         return None;
     }
     let args = &reread.new.args;

@@ -29,12 +29,12 @@ use crate::trace::Trace;
 /// Questions of the server that wait for the loop.
 const WAITING_REQUESTS: usize = 16;
 
-/// Serves until it is told to stop; the result is the exit status. `reload` yields changes whenever somebody asks for
-/// them; it is told this node's name in the cluster.
+/// Serves until it is told to stop; the result is the exit status. `reload` ends whenever somebody asks for changes, and
+/// yields them if there are any; it is told this node's name in the cluster.
 pub(super) async fn serve(
     args: &Args,
     common: &Common,
-    mut reload: impl AsyncFnMut(&Option<String>) -> Change,
+    mut reload: impl AsyncFnMut(&Option<String>) -> Option<Change>,
 ) -> Result<u8> {
     let settings = args.settings();
     let notifier = Notifier::from_env().context("NOTIFY_SOCKET or WATCHDOG_USEC")?;
@@ -60,12 +60,14 @@ pub(super) async fn serve(
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     say_which_log(log.as_ref(), &args.kubelet_log);
     let node = names.hints().best_name();
-    let deliveries = Deliveries::start(args.deliveries(node.clone())?)?;
+    let ways = args.deliveries(node.clone())?;
+    let way_files = ways.files();
+    let deliveries = Deliveries::start(ways)?;
     let confined = if args.privileges.keep_privileges {
         complain("privileges are kept, as asked for");
         None
     } else {
-        Some(confine(plan(args, &root, log.as_ref()), &mut live)?)
+        Some(confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?)
     };
     // From here on threads may begin: they have no more than this one.
     let installed = match &confined {
@@ -151,7 +153,7 @@ fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
 }
 
 /// What is still read and written afterwards.
-fn plan(args: &Args, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
+fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSource>) -> Plan {
     let mut plan = Plan::new();
     for path in
         ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"]
@@ -161,7 +163,7 @@ fn plan(args: &Args, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
     let http = &args.http;
     let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
     secrets.into_iter().flatten().for_each(|file| plan.read_replaced(file));
-    args.deliver.files().for_each(|file| plan.read_replaced(file));
+    ways.iter().for_each(|file| plan.read_replaced(file));
     args.sources.files().for_each(|file| plan.read_replaced(file));
     args.config.config.iter().for_each(|file| plan.read_replaced(file));
     plan.writes.extend(args.record.record.clone());

@@ -169,6 +169,18 @@ fn labels(source: &Source) -> BTreeMap<&'static str, String> {
 mod tests {
     use super::*;
 
+    /// Whoever builds and applies without changing anything gets pods that find their image.
+    #[test]
+    fn the_manifests_name_this_image() {
+        for manifest in ["base/daemonset.yaml", "one-shot/job.yaml"] {
+            let path = workspace::root().join("deploy/kubernetes").join(manifest);
+            let text = std::fs::read_to_string(path).unwrap();
+            let named: Vec<&str> =
+                text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+            assert_eq!(named, [reference()], "{manifest}");
+        }
+    }
+
     #[test]
     fn a_registrys_port_is_no_tag() {
         assert_eq!(tag("localhost/portclash:0.1").unwrap(), "0.1");

@@ -75,21 +75,15 @@ impl Options {
     }
 }
 
-/// What a name in a URL is looked up with.
-const RESOLVER: [&str; 4] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf"];
-
 impl TargetOptions {
     fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self.token_file.iter().chain(&self.ca).cloned().collect();
-        let Some((tls, host, ..)) = parse_url(&self.url) else { return files };
+        let tls = parse_url(&self.url).is_some_and(|(tls, ..)| tls);
         if let Trust::Existing(system) = Trust::system()
             && tls
             && self.ca.is_none()
         {
             files.extend(system);
-        }
-        if host.parse::<std::net::IpAddr>().is_err() {
-            files.extend(RESOLVER.map(PathBuf::from));
         }
         files
     }
