@@ -72,7 +72,11 @@ pub(super) async fn serve(
         Some(confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?)
     };
     // From here on threads may begin: they have no more than this one.
-    let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
+    let installed = match &confined {
+        Some(confined) => confined.sealed(Stop::install)?,
+        None => Stop::install(),
+    };
+    let mut stop = installed.context("handle SIGINT and SIGTERM")?;
     let recent = Recent::default();
     let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
     let server =
@@ -168,7 +172,7 @@ fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSourc
     }
     plan.writes.extend(args.record.record.clone());
     match (&args.kubelet_log, log) {
-        (KubeletLog::Path(path), _) if path.is_dir() => plan.reads.push(path.clone()),
+        (KubeletLog::Path(path), _) if path.is_dir() => plan.read_container_logs(path),
         (KubeletLog::Path(path), _) => plan.read_replaced(path),
         (_, Some(log)) if log.name().starts_with("journal") => plan.executes_journalctl = true,
         (_, Some(log)) => plan.read_replaced(Path::new(log.name())),

@@ -100,6 +100,7 @@ pub const ALL: &[Scenario] = &[
     scenario("serve_sigkill_leaves_nothing", serve::sigkill_leaves_nothing),
     scenario("serve_two_instances", serve::two_instances),
     scenario("serve_privileges_seed", serve_privileges::seed),
+    scenario("serve_privileges_seed_without_kprobes", serve_privileges::seed_without_kprobes),
     scenario("serve_privileges_seed_stable_rung", serve_privileges::seed_stable_rung),
     scenario("serve_privileges_module_loaded_later", serve_privileges::module_loaded_later),
     scenario("serve_exposure_setting_changes_back", serve::exposure_setting_changes_back),
