@@ -264,7 +264,7 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         io::stdout().lock().write_all(print(&configured).as_bytes()).context(WRITE)?;
         return Ok(status::NOTHING);
     }
-    let (args, file) = (configured.args.clone(), configured.file.clone());
+    let args = configured.args.clone();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     if !args.privileges.keep_privileges {
         // Threads that may wait (for files, for names of hosts) need no capability, whatever this one keeps.
@@ -285,7 +285,7 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
                 return change;
             }
         };
-        serve_start::serve(&args, common, file.as_deref(), reload).await
+        serve_start::serve(&args, common, reload).await
     })
 }
 

@@ -30,11 +30,10 @@ use crate::trace::Trace;
 const WAITING_REQUESTS: usize = 16;
 
 /// Serves until it is told to stop; the result is the exit status. `reload` yields changes whenever somebody asks for
-/// them; it is told this node's name in the cluster. `file`: the configuration's.
+/// them; it is told this node's name in the cluster.
 pub(super) async fn serve(
     args: &Args,
     common: &Common,
-    file: Option<&Path>,
     mut reload: impl AsyncFnMut(&Option<String>) -> Change,
 ) -> Result<u8> {
     let settings = args.settings();
@@ -66,7 +65,7 @@ pub(super) async fn serve(
         complain("privileges are kept, as asked for");
         None
     } else {
-        Some(confine(plan(args, file, &root, log.as_ref()), &mut live)?)
+        Some(confine(plan(args, &root, log.as_ref()), &mut live)?)
     };
     // From here on threads may begin: they have no more than this one.
     let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
@@ -148,7 +147,7 @@ fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
 }
 
 /// What is still read and written afterwards.
-fn plan(args: &Args, file: Option<&Path>, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
+fn plan(args: &Args, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
     let mut plan = Plan::new();
     for path in
         ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"]
@@ -160,7 +159,7 @@ fn plan(args: &Args, file: Option<&Path>, root: &Path, log: Option<&KubeletLogSo
     secrets.into_iter().flatten().for_each(|file| plan.read_replaced(file));
     args.deliver.files().for_each(|file| plan.read_replaced(file));
     args.sources.files().for_each(|file| plan.read_replaced(file));
-    file.iter().for_each(|file| plan.read_replaced(file));
+    args.config.config.iter().for_each(|file| plan.read_replaced(file));
     plan.writes.extend(args.record.record.clone());
     match (&args.kubelet_log, log) {
         (KubeletLog::Path(path), _) if path.is_dir() => plan.reads.push(path.clone()),
