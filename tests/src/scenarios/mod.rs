@@ -144,9 +144,10 @@ pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_seed_story_from_the_api_server", pods::seed_story_from_the_api_server),
     scenario("pods_listed", pods::listed),
     scenario("pods_host_network_owner", pods::host_network_owner),
-    scenario("image_trace", image::trace),
-    scenario("image_trace_under_the_runtimes_filter", image::trace_under_the_runtimes_filter),
-    scenario("image_trace_stable_rung", image::trace_stable_rung),
+    scenario("image_seed_story", image::seed_story),
+    scenario("image_seed_story_stable_rung", image::seed_story_stable_rung),
+    scenario("image_seed_story_under_the_runtimes_filter", image::seed_story_under_the_runtimes_filter),
+    scenario("image_one_shot", image::one_shot),
 ];
 
 /// Those in which cgroups play a part, with cgroups of version 1.

@@ -124,7 +124,7 @@ fn load_later(lab: &mut Lab) -> Result<()> {
 
 /// Before 6.0 every look-up in a map takes CAP_BPF where unprivileged users may not use BPF. Only the main thread
 /// looks up.
-fn kept_for_maps() -> u64 {
+pub(super) fn kept_for_maps() -> u64 {
     let release = read("/proc/sys/kernel/osrelease");
     let major: u32 = release.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
     let forbidden = read("/proc/sys/kernel/unprivileged_bpf_disabled").trim() != "0";
@@ -132,7 +132,7 @@ fn kept_for_maps() -> u64 {
 }
 
 /// The thread has no capability but, if it is the main thread, these; and is filtered.
-fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
+pub(super) fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
     let expected = if thread.name == "portclash" { capabilities } else { 0 };
     let ThreadStatus { permitted, effective, inheritable, ambient, .. } = thread;
     ensure!([*permitted, *effective] == [expected; 2], "capabilities are left: {thread:?}");
@@ -142,7 +142,7 @@ fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
 }
 
 /// Privileges of every thread of a process.
-fn threads(pid: u32) -> Result<Vec<ThreadStatus>> {
+pub(super) fn threads(pid: u32) -> Result<Vec<ThreadStatus>> {
     let mut found = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // One that has ended in between has no say.
