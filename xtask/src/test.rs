@@ -107,8 +107,9 @@ fn files(kind: Kind, binaries: &Path) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let archive = image::of(&binaries.join("portclash"))?;
-    let base = workspace::root().join("deploy/kubernetes/base");
-    Ok(vec![archive, base.join("daemonset.yaml"), base.join("serve.toml")])
+    let manifests = ["base/daemonset.yaml", "base/serve.toml", "one-shot/job.yaml"];
+    let folder = workspace::root().join("deploy/kubernetes");
+    Ok([archive].into_iter().chain(manifests.map(|name| folder.join(name))).collect())
 }
 
 /// Boots one kernel, prints and counts each scenario, and tells how many there were.

@@ -204,7 +204,7 @@ impl Args {
 
     /// What can be changed while it runs.
     pub(super) fn settings(&self) -> Settings {
-        let label_pods = usize::try_from(self.http.label_pods).unwrap_or(usize::MAX);
+        let label_pods = self.http.label_pods;
         Settings {
             label_pods: (label_pods > 0).then_some(label_pods),
             check_every: self.check_every.0,
@@ -274,17 +274,17 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
     runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
         let mut reloader = Reloader::new(configured);
-        let reload = async |node: &Option<String>| {
+        let reload = async |node: Option<&str>| {
             // The stream ends only with the runtime.
             let _ = hangup.recv().await;
             reread(&mut reloader, node)
         };
-        serve_start::serve(&args, common, reload).await
+        Box::pin(serve_start::serve(&args, common, reload)).await
     })
 }
 
 /// Reads the options again; `None` = nothing changes, and it was said why.
-fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
+fn reread(reloader: &mut Reloader, node: Option<&str>) -> Option<Change> {
     let reread = match reloader.read() {
         Ok(reread) => reread,
         Err(error) => {
@@ -303,7 +303,7 @@ fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
     let args = &reread.new.args;
     let ways = ["webhook", "kubernetes-events", "otlp"];
     let changes_ways = reread.changed.iter().any(|key| ways.iter().any(|way| key.starts_with(way)));
-    let deliveries = changes_ways.then(|| args.deliveries(node.clone())).transpose();
+    let deliveries = changes_ways.then(|| args.deliveries(node.map(str::to_owned))).transpose();
     let change = match deliveries {
         Ok(deliveries) => Change { settings: args.settings(), deliveries },
         Err(error) => {

@@ -142,7 +142,9 @@ pub async fn run(
                 if let Some(Change { settings, deliveries }) = change {
                     recheck.set_every(settings.check_every);
                     sidecar.set_settings(settings);
-                    deliveries.into_iter().for_each(|options| sidecar.replace_deliveries(options));
+                    if let Some(deliveries) = deliveries {
+                        sidecar.replace_deliveries(deliveries);
+                    }
                 }
                 notifier.ready();
             }

@@ -161,13 +161,13 @@ fn a_sidecar_tells_counts_delivers_reloads_and_ends_in_order() {
     let (url, posts) = hook();
     fs::write(&config, format!("webhook = \"{url}\"\ncheck-every = \"none\"\n")).unwrap();
     let (_listener, server) = listener();
-    let clients = [Bound::new(), Bound::new(), Bound::new()];
-    let services = services(&clients.each_ref().map(|client| client.address));
+    let client = Bound::new();
+    let services = services(&[client.address]);
     let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
     let mut sidecar = Sidecar::start(&config, manager, &["--ipvs", services.path().to_str().unwrap()]);
 
-    clients[0].connect(server);
-    drop(clients);
+    client.connect(server);
+    drop(client);
     let post = posts.recv_timeout(PATIENCE).expect("a POST");
     assert_eq!(post["schema"], "portclash.incident/v1");
     let mut line = String::new();

@@ -3,6 +3,7 @@
 //! container in the lab has exactly what the manifest says.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -58,8 +59,10 @@ pub struct Given<'a> {
 pub struct Manifest {
     pub(super) sandbox: cri::PodSandboxConfig,
     pub(super) container: cri::ContainerConfig,
-    /// Its probes by kind (`livenessProbe`, …), as they are written.
-    pub probes: Map<String, Value>,
+    probes: Map<String, Value>,
+    ports: Vec<Value>,
+    /// `terminationGracePeriodSeconds`.
+    pub grace_s: i64,
 }
 
 impl Manifest {
@@ -71,10 +74,10 @@ impl Manifest {
         of_pod(pod.with_context(|| format!("{path} has no pod"))?, given).with_context(|| path.to_owned())
     }
 
-    /// The same with other arguments.
+    /// The same with more arguments.
     #[must_use]
-    pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
-        self.container.args = arguments.iter().map(|word| (*word).to_owned()).collect();
+    pub fn with_more_arguments(mut self, arguments: &[&str]) -> Self {
+        self.container.args.extend(arguments.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -94,11 +97,14 @@ impl Manifest {
         self.container.image.as_ref().map_or("", |image| &image.image)
     }
 
-    /// The capabilities that it asks for.
-    pub fn capabilities(&self) -> Vec<&str> {
-        let context = self.container.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-        let capabilities = context.and_then(|context| context.capabilities.as_ref());
-        capabilities.map(|each| each.add.iter().map(String::as_str).collect()).unwrap_or_default()
+    /// Address and path of a probe: `startupProbe`, `readinessProbe` or `livenessProbe`, all of them httpGet.
+    pub fn probe(&self, kind: &str) -> Result<(SocketAddr, String)> {
+        let get = self.probes.get(kind).and_then(|probe| probe.get("httpGet")).context("no such probe")?;
+        let text = |key: &str| get.get(key).and_then(Value::as_str);
+        let (host, path) = (text("host").context("no host")?, text("path").context("no path")?);
+        let named = text("port").context("no name of a port")?;
+        let port = self.ports.iter().find(|port| port["name"] == named).context("no such port")?;
+        Ok((format!("{host}:{}", port["containerPort"]).parse()?, path.to_owned()))
     }
 
     /// Where the runtime writes what the container prints.
@@ -160,6 +166,8 @@ fn of_pod(pod: &Value, given: &Given<'_>) -> Result<Manifest> {
     let mut pod = Fields::of("the pod", pod)?;
     ensure!(pod.truth("hostNetwork")? && pod.truth("hostPID")?, "the pod has namespaces of its own");
     let volumes = pod.list("volumes")?;
+    // Kubernetes' default.
+    let grace_s = pod.take("terminationGracePeriodSeconds").as_i64().unwrap_or(30);
     let critical = pod.take("priorityClassName") == "system-node-critical";
     let containers = pod.list("containers")?;
     let [container] = containers.as_slice() else { bail!("the pod has {} containers", containers.len()) };
@@ -172,7 +180,6 @@ fn of_pod(pod: &Value, given: &Given<'_>) -> Result<Manifest> {
         "nodeName",
         "restartPolicy",
         "tolerations",
-        "terminationGracePeriodSeconds",
     ])?;
     let namespaces = cri::NamespaceOption { network: cri::NODE, pid: cri::NODE };
     let mut sandbox = sandbox_config(&POD);
@@ -211,8 +218,9 @@ fn of_pod(pod: &Value, given: &Given<'_>) -> Result<Manifest> {
             probes.insert(kind.to_owned(), probe);
         }
     }
-    fields.done(&["imagePullPolicy", "ports"])?;
-    Ok(Manifest { sandbox, container: config, probes })
+    let ports = fields.list("ports")?;
+    fields.done(&["imagePullPolicy"])?;
+    Ok(Manifest { sandbox, container: config, probes, ports, grace_s })
 }
 
 fn security_context(value: &Value) -> Result<cri::ContainerSecurityContext> {

@@ -9,12 +9,15 @@ use serde_json::Value;
 use super::changes::{load, unload};
 use super::expected::{Addresses, Collision, timed_out};
 use crate::lab::{Lab, compare, probe, read};
+use crate::process::sysctl;
 use crate::sidecar::Sidecar;
 
-/// What docs/security.md asks for on every kernel of the matrix.
+/// What docs/security.md asks for.
 const DOCUMENTED: &str = "bpf,perfmon,setpcap";
 /// The same where hooks with a stable interface have to do.
 const FOR_STABLE: &str = "bpf,perfmon,net_admin,setpcap";
+/// Until where kprobes take no CAP_SYS_ADMIN: Debian's kernels, the lab's, start with 3.
+const PARANOID: (&str, &str) = ("kernel/perf_event_paranoid", "2");
 
 const CAPTURES: &str = "/run/captures";
 const CAP_PERFMON: u64 = 1 << 38;
@@ -22,7 +25,12 @@ const CAP_BPF: u64 = 1 << 39;
 
 /// The seed's incident, with owner, outcome and capture.
 pub(super) fn seed(lab: &mut Lab) -> Result<()> {
-    play(lab, 36764, DOCUMENTED, &[])
+    without_paranoia(|| play(lab, 36764, DOCUMENTED, &[]))
+}
+
+/// The same where the kernel forbids kprobes for want of CAP_SYS_ADMIN: trampolines and the connection table do.
+pub(super) fn seed_without_kprobes(lab: &mut Lab) -> Result<()> {
+    play(lab, 36767, DOCUMENTED, &[])
 }
 
 /// The same by hooks with a stable interface.
@@ -30,12 +38,33 @@ pub(super) fn seed_stable_rung(lab: &mut Lab) -> Result<()> {
     play(lab, 36765, FOR_STABLE, &["--hooks", "stable"])
 }
 
+fn without_paranoia(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (name, value) = PARANOID;
+    let before = read(&format!("/proc/sys/{name}"));
+    sysctl(name, value)?;
+    let outcome = work();
+    sysctl(name, before.trim())?;
+    outcome
+}
+
+/// Before 5.11 maps count as locked memory.
+fn with_memory(capabilities: &str) -> String {
+    let release = read("/proc/sys/kernel/osrelease");
+    if release.starts_with("5.10.") {
+        format!("{capabilities},sys_resource")
+    } else {
+        capabilities.to_owned()
+    }
+}
+
 fn play(lab: &mut Lab, port: u16, capabilities: &str, arguments: &[&str]) -> Result<()> {
     let addresses = Addresses::v4(port);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let connect = probe(&addresses.local, &addresses.remote)?;
-    let mut running =
-        Sidecar::start_limited(Some(capabilities), &[&["--record", CAPTURES], arguments].concat())?;
+    let mut running = Sidecar::start_limited(
+        Some(&with_memory(capabilities)),
+        &[&["--record", CAPTURES], arguments].concat(),
+    )?;
     let before = threads(running.pid())?;
     let client = connect.run()?;
     running.wait_for_incidents(1)?;
@@ -59,7 +88,7 @@ fn play(lab: &mut Lab, port: u16, capabilities: &str, arguments: &[&str]) -> Res
 /// ip_vs comes after the start: what hooking takes is kept until then by one thread, and dropped.
 pub(super) fn module_loaded_later(lab: &mut Lab) -> Result<()> {
     unload()?;
-    let outcome = load_later(lab);
+    let outcome = without_paranoia(|| load_later(lab));
     // Whatever happened, the next scenario needs the module.
     load()?;
     outcome
@@ -68,7 +97,7 @@ pub(super) fn module_loaded_later(lab: &mut Lab) -> Result<()> {
 fn load_later(lab: &mut Lab) -> Result<()> {
     let addresses = Addresses::v4(36766);
     let connect = probe(&addresses.local, &addresses.remote)?;
-    let mut running = Sidecar::start_limited(Some(DOCUMENTED), &[])?;
+    let mut running = Sidecar::start_limited(Some(&with_memory(DOCUMENTED)), &[])?;
     for thread in threads(running.pid())? {
         let main = thread.name == "portclash";
         has_only(&thread, if main { CAP_BPF | CAP_PERFMON } else { 0 })?;
@@ -95,7 +124,7 @@ fn load_later(lab: &mut Lab) -> Result<()> {
 
 /// Before 6.0 every look-up in a map takes CAP_BPF where unprivileged users may not use BPF. Only the main thread
 /// looks up.
-fn kept_for_maps() -> u64 {
+pub(super) fn kept_for_maps() -> u64 {
     let release = read("/proc/sys/kernel/osrelease");
     let major: u32 = release.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
     let forbidden = read("/proc/sys/kernel/unprivileged_bpf_disabled").trim() != "0";
@@ -103,7 +132,7 @@ fn kept_for_maps() -> u64 {
 }
 
 /// The thread has no capability but, if it is the main thread, these; and is filtered.
-fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
+pub(super) fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
     let expected = if thread.name == "portclash" { capabilities } else { 0 };
     let ThreadStatus { permitted, effective, inheritable, ambient, .. } = thread;
     ensure!([*permitted, *effective] == [expected; 2], "capabilities are left: {thread:?}");
@@ -113,7 +142,7 @@ fn has_only(thread: &ThreadStatus, capabilities: u64) -> Result<()> {
 }
 
 /// Privileges of every thread of a process.
-fn threads(pid: u32) -> Result<Vec<ThreadStatus>> {
+pub(super) fn threads(pid: u32) -> Result<Vec<ThreadStatus>> {
     let mut found = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // One that has ended in between has no say.

@@ -11,6 +11,7 @@ mod reload;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -188,9 +189,9 @@ impl Sources {
         for given in given {
             let Some(known) = options.get(&given.key).filter(|_| !is_flag(&given.key)) else { continue };
             // Variables come first.
-            if !places.contains_key(&given.key) {
+            if let Entry::Vacant(place) = places.entry(given.key.clone()) {
                 arguments.extend(known.arguments(&given)?);
-                places.insert(given.key, given.place);
+                place.insert(given.place);
             }
         }
         let file = file.map(|(path, _)| path);

@@ -132,7 +132,9 @@ async fn only_pods_that_are_known_for_sure_get_events() {
         with(|incident| incident.outcome = Outcome::Survived),
         with(|incident| incident.verdict = Verdict::OtherReset),
     ];
-    none.iter().for_each(|incident| lab.deliveries.send(incident));
+    for incident in &none {
+        lab.deliveries.send(incident);
+    }
     let Lab { server, deliveries, .. } = lab;
     let view = deliveries.drain(DEADLINE).await.remove("event").unwrap();
     assert_eq!((view.sent, view.dropped, server.asked().len()), (0, 0, 0));

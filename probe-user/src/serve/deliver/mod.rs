@@ -98,6 +98,7 @@ struct Patience {
     /// An incident that is this old is given up.
     give_up: Duration,
     /// Changes of one Event are this far apart.
+    #[cfg_attr(not(feature = "kube"), expect(dead_code, reason = "only Events are changed"))]
     event_every: Duration,
 }
 
