@@ -235,10 +235,12 @@ impl Tracer {
 
     /// Attaches the IPVS hooks again after ip_vs was loaded, or notes that it has gone.
     pub fn ipvs_module_changed(&mut self, loaded: bool) {
-        self.ipvs_loaded = loaded;
+        let was_loaded = std::mem::replace(&mut self.ipvs_loaded, loaded);
+        // Whatever refused a hook before privileges were dropped (perf_event_paranoid, say) would do so after a new start.
+        let in_vain = self.privileges_dropped && was_loaded;
         for (need, ways) in self.needs().filter(|(need, _)| ladder::needs_ipvs(*need)) {
             let attached = self.hooks.get(&need).is_some_and(|hook| hook.way.is_some());
-            if loaded && !attached {
+            if loaded && !attached && !in_vain {
                 let hook = self.attach_need(ways);
                 self.hooks.insert(need, hook);
             } else if !loaded && attached {

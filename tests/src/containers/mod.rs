@@ -169,6 +169,10 @@ impl Runtime {
 
     /// Runs the pod of a manifest.
     pub fn run_manifest(&mut self, manifest: &Manifest) -> Result<Container> {
+        // The runtime would go on in the log of an earlier one.
+        if manifest.log().exists() {
+            fs::remove_file(manifest.log())?;
+        }
         let request = cri::RunPodSandboxRequest { config: Some(manifest.sandbox.clone()) };
         let answer: cri::PodSandboxId = self.client.call("RunPodSandbox", request)?;
         self.sandboxes.push(answer.pod_sandbox_id.clone());

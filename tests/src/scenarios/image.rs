@@ -132,8 +132,7 @@ impl Node {
             ensure!(thread.bounding == 0, "the bounding set is not empty: {thread:?}");
         }
         let captures = manifest.on_node("/var/lib/portclash").context("no volume for captures")?;
-        let captures = std::fs::read_dir(captures)?.count();
-        ensure!(captures == 1, "{captures} captures instead of 1");
+        wait_until("there is one capture", TOLD, || Ok(std::fs::read_dir(&captures)?.count() == 1))?;
         Ok((probed, told))
     }
 

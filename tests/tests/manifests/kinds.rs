@@ -192,7 +192,7 @@ fn kustomizations_name_what_is_beside_them() {
         named.sort();
         assert_eq!(named, names(folder), "{}", folder.display());
     }
-    assert_eq!(folders, 7);
+    assert_eq!(folders, 8);
 }
 
 fn names(folder: &Path) -> Vec<String> {
