@@ -14,6 +14,7 @@ use super::recheck::Recheck;
 use super::recorder::Recorder;
 use super::sidecar::{Sidecar, Tellers};
 use super::snapshot::Request;
+use crate::memory;
 use crate::sources::live::LiveError;
 use crate::trace::Trace;
 
@@ -116,6 +117,8 @@ pub async fn run(
         notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)),
     );
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    memory::give_back();
+    memory::forget_code();
     notifier.ready();
     tokio::pin!(stop);
     let end = loop {
