@@ -37,9 +37,10 @@ pub const PODS: &str = "/run/kubelet/pods.json";
 /// What the API server answers when it is asked for Services.
 const SERVICES: &str = "/run/kubelet/services.json";
 /// The authority of the API server's certificate, PEM.
-const API_AUTHORITY: &str = "/run/kubelet/ca.crt";
+pub const API_AUTHORITY: &str = "/run/kubelet/ca.crt";
 const SETTINGS: &str = "/run/kubelet/settings.json";
-const TOKEN: &str = "a-token-of-the-lab";
+/// The token that both ask for.
+pub const TOKEN: &str = "a-token-of-the-lab";
 
 /// What the process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]

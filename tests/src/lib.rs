@@ -25,3 +25,4 @@ pub mod sidecar;
 pub mod story;
 pub mod tracer;
 pub mod written;
+pub mod yaml;

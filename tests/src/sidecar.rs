@@ -111,9 +111,18 @@ impl Metrics {
 impl Sidecar {
     /// Starts `portclash serve` with these arguments besides the usual ones, and waits until it says that it is ready.
     pub fn start(arguments: &[&str]) -> Result<Self> {
+        Self::start_limited(None, arguments)
+    }
+
+    /// The same as root with these capabilities only (see the guest's mode `limited`); `None` = all.
+    pub fn start_limited(capabilities: Option<&str>, arguments: &[&str]) -> Result<Self> {
         let usual = USUAL.iter().filter(|[option, _]| !arguments.contains(option)).flatten();
         let begun = Instant::now();
-        let mut child = Command::new("portclash")
+        let mut command = Command::new(if capabilities.is_some() { "/init" } else { "portclash" });
+        if let Some(capabilities) = capabilities {
+            command.args(["limited", capabilities, "portclash"]);
+        }
+        let mut child = command
             .arg("serve")
             .args(usual)
             .args(arguments)
@@ -146,17 +155,7 @@ impl Sidecar {
 
     /// Asks for a path.
     pub fn get(&self, path: &str) -> Result<Reply> {
-        let mut stream = TcpStream::connect(self.address).context("connect to the sidecar")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).with_context(|| format!("read the answer to {path}"))?;
-        let head_end = answer.windows(4).position(|window| window == b"\r\n\r\n").context("no head")?;
-        let body = answer.split_off(head_end + 4);
-        let head = String::from_utf8_lossy(&answer).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.with_context(|| format!("no status in {head:?}"))?;
-        Ok(Reply { status, body })
+        get(self.address, path)
     }
 
     /// Asks for a path that must be there.
@@ -262,6 +261,21 @@ impl Sidecar {
             status: status.code(),
         })
     }
+}
+
+/// Asks the sidecar that answers at `address` for a path.
+pub fn get(address: SocketAddr, path: &str) -> Result<Reply> {
+    let mut stream = TcpStream::connect(address).context("connect to the sidecar")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).with_context(|| format!("read the answer to {path}"))?;
+    let head_end = answer.windows(4).position(|window| window == b"\r\n\r\n").context("no head")?;
+    let body = answer.split_off(head_end + 4);
+    let head = String::from_utf8_lossy(&answer).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("no status in {head:?}"))?;
+    Ok(Reply { status, body })
 }
 
 impl Drop for Sidecar {

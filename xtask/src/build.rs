@@ -9,8 +9,8 @@ use crate::{command, workspace};
 /// Guest programs run without any library: PID 1 has nothing else.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What the program in the image and in the lab can do beyond the usual: ask the API server.
-pub(crate) const FEATURES: &str = "probe-user/kube";
+/// What the program in the image and in the lab can do beyond the usual: ask the API server, and deliver over OTLP.
+pub(crate) const FEATURES: &str = "probe-user/kube,probe-user/otlp";
 
 /// Builds `packages` statically and returns the directory that holds their binaries.
 pub(crate) fn static_binaries(packages: &[&str]) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that tells whether the project works.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::setup::kernels::{self, Kernel};
 use crate::stages::{Tally, word};
 use crate::vm::{Cgroups, Guest, Kind, Line, boot};
-use crate::{build, command, setup, workspace};
+use crate::{build, command, image, setup, workspace};
 
 /// Longest time for all scenarios of one boot; they take a third of it where nothing else runs.
 const LAB_DEADLINE: Duration = Duration::from_mins(25);
@@ -101,13 +101,24 @@ struct Boot {
     table: &'static str,
 }
 
+/// Where containers run, the image and the manifests that say how.
+fn files(kind: Kind, binaries: &Path) -> Result<Vec<PathBuf>> {
+    if kind == Kind::Node {
+        return Ok(Vec::new());
+    }
+    let archive = image::of(&binaries.join("portclash"))?;
+    let manifests = ["base/daemonset.yaml", "base/serve.toml", "one-shot/job.yaml"];
+    let folder = workspace::root().join("deploy/kubernetes");
+    Ok([archive].into_iter().chain(manifests.map(|name| folder.join(name))).collect())
+}
+
 /// Boots one kernel, prints and counts each scenario, and tells how many there were.
 fn scenarios(tally: &mut Tally, lab: &Boot, binaries: &Path, filter: &str) -> Result<u32> {
     let kernel = format!("{}{}", lab.kernel, lab.what);
     let guest = Guest {
         init: binaries.join("lab-init"),
         portclash: Some(binaries.join("portclash")),
-        files: Vec::new(),
+        files: files(lab.kind, binaries)?,
         programs: &[],
         kind: lab.kind,
         plan: ["test", lab.table, filter].map(str::to_owned).into(),

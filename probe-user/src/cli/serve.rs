@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +19,7 @@ use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
 use crate::serve::deliver::{self, TargetOptions};
 use crate::serve::http;
+use crate::serve::privileges::renounce;
 use crate::serve::run::{Change, Settings};
 use crate::sources::kubelet_log::KubeletLog;
 
@@ -159,12 +160,6 @@ pub(super) struct RecordArgs {
 }
 
 impl DeliverArgs {
-    /// Files that are read again and again.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let given = [&self.webhook_token_file, &self.webhook_ca, &self.otlp_token_file, &self.otlp_ca];
-        given.into_iter().flatten().map(PathBuf::as_path)
-    }
-
     /// The ways out. `node`: its name in the cluster.
     fn options(&self, node: Option<String>, sources: &PodSourceArgs) -> Result<deliver::Options> {
         let target = |url: &Option<String>, token_file: &Option<PathBuf>, ca: &Option<PathBuf>| {
@@ -179,14 +174,16 @@ impl DeliverArgs {
         }
         #[cfg(not(feature = "kube"))]
         let _ = sources;
-        Ok(deliver::Options {
+        let options = deliver::Options {
             node,
             webhook: target(&self.webhook, &self.webhook_token_file, &self.webhook_ca),
             #[cfg(feature = "kube")]
             events: self.kubernetes_events.then(|| sources.api_server()),
             #[cfg(feature = "otlp")]
             otlp: target(&self.otlp, &self.otlp_token_file, &self.otlp_ca),
-        })
+        };
+        options.check()?;
+        Ok(options)
     }
 }
 
@@ -207,7 +204,7 @@ impl Args {
 
     /// What can be changed while it runs.
     pub(super) fn settings(&self) -> Settings {
-        let label_pods = usize::try_from(self.http.label_pods).unwrap_or(usize::MAX);
+        let label_pods = self.http.label_pods;
         Settings {
             label_pods: (label_pods > 0).then_some(label_pods),
             check_every: self.check_every.0,
@@ -254,7 +251,7 @@ Examples:
 
 A flag comes before its variable (PORTCLASH_RECORD_SIZE), the variable before the file (record-size = \"1G\").
 SIGHUP reads the file again. SIGTERM ends in order; a second one at once.
-Exit status: 0 ended in order, 2 could not watch, or no longer.";
+Exit status: 0 ended in order, 2 could not watch, or no longer, 3 only a new start can watch everything.";
 
 /// Runs the command; the result is the exit status.
 pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8> {
@@ -263,25 +260,31 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         io::stdout().lock().write_all(print(&configured).as_bytes()).context(WRITE)?;
         return Ok(status::NOTHING);
     }
-    let (args, file) = (configured.args.clone(), configured.file.clone());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let args = configured.args.clone();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if !args.privileges.keep_privileges {
+        // Threads that may wait (for files, for names of hosts) need no capability, whatever this one keeps.
+        builder.on_thread_start(|| {
+            if let Err(error) = renounce() {
+                tracing::error!("a thread keeps capabilities: {error}");
+            }
+        });
+    }
+    let runtime = builder.enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
         let mut reloader = Reloader::new(configured);
-        let reload = async |node: &Option<String>| loop {
+        let reload = async |node: Option<&str>| {
             // The stream ends only with the runtime.
             let _ = hangup.recv().await;
-            if let Some(change) = reread(&mut reloader, node) {
-                return change;
-            }
+            reread(&mut reloader, node)
         };
-        serve_start::serve(&args, common, file.as_deref(), reload).await
+        Box::pin(serve_start::serve(&args, common, reload)).await
     })
 }
 
 /// Reads the options again; `None` = nothing changes, and it was said why.
-fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
+fn reread(reloader: &mut Reloader, node: Option<&str>) -> Option<Change> {
     let reread = match reloader.read() {
         Ok(reread) => reread,
         Err(error) => {
@@ -293,13 +296,14 @@ fn reread(reloader: &mut Reloader, node: &Option<String>) -> Option<Change> {
         complain(&format!("{}: takes effect at the next start", reread.next_start.join(", ")));
     }
     if reread.changed.is_empty() {
-        complain("the options were read again: nothing else changed");
+        let else_ = if reread.next_start.is_empty() { "" } else { " else" };
+        complain(&format!("the options were read again: nothing{else_} changed"));
         return None;
     }
     let args = &reread.new.args;
     let ways = ["webhook", "kubernetes-events", "otlp"];
     let changes_ways = reread.changed.iter().any(|key| ways.iter().any(|way| key.starts_with(way)));
-    let deliveries = changes_ways.then(|| args.deliveries(node.clone())).transpose();
+    let deliveries = changes_ways.then(|| args.deliveries(node.map(str::to_owned))).transpose();
     let change = match deliveries {
         Ok(deliveries) => Change { settings: args.settings(), deliveries },
         Err(error) => {

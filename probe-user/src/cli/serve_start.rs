@@ -29,15 +29,16 @@ use crate::trace::Trace;
 /// Questions of the server that wait for the loop.
 const WAITING_REQUESTS: usize = 16;
 
-/// Serves until it is told to stop; the result is the exit status. `reload` yields changes whenever somebody asks for
-/// them; it is told this node's name in the cluster. `file`: the configuration's.
+/// Serves until it is told to stop; the result is the exit status. `reload` ends whenever somebody asks for changes, and
+/// yields them if there are any; it is told this node's name in the cluster.
 pub(super) async fn serve(
     args: &Args,
     common: &Common,
-    file: Option<&Path>,
-    mut reload: impl AsyncFnMut(&Option<String>) -> Change,
+    mut reload: impl AsyncFnMut(Option<&str>) -> Option<Change>,
 ) -> Result<u8> {
     let settings = args.settings();
+    // What is wrong with an address is said before anything starts; the node's name matters later.
+    args.deliveries(None)?;
     let notifier = Notifier::from_env().context("NOTIFY_SOCKET or WATCHDOG_USEC")?;
     let bound = args.http.options().map(|options| http::bind(&options)).transpose()?;
     let recorder = args.record.record.clone().map(|dir| open_recorder(dir, &settings)).transpose()?;
@@ -61,15 +62,21 @@ pub(super) async fn serve(
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     say_which_log(log.as_ref(), &args.kubelet_log);
     let node = names.hints().best_name();
-    let deliveries = Deliveries::start(args.deliveries(node.clone())?)?;
+    let ways = args.deliveries(node.clone())?;
+    let way_files = ways.files();
+    let deliveries = Deliveries::start(ways)?;
     let confined = if args.privileges.keep_privileges {
         complain("privileges are kept, as asked for");
         None
     } else {
-        Some(confine(plan(args, file, &root, log.as_ref()), &mut live)?)
+        Some(confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?)
     };
     // From here on threads may begin: they have no more than this one.
-    let mut stop = Stop::install().context("handle SIGINT and SIGTERM")?;
+    let installed = match &confined {
+        Some(confined) => confined.sealed(Stop::install)?,
+        None => Stop::install(),
+    };
+    let mut stop = installed.context("handle SIGINT and SIGTERM")?;
     let recent = Recent::default();
     let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
     let server =
@@ -88,7 +95,7 @@ pub(super) async fn serve(
         confined,
         say: complain,
     };
-    match run(parts, settings, stop.requested(), async || reload(&node).await).await? {
+    match run(parts, settings, stop.requested(), async || reload(node.as_deref()).await).await? {
         End::Stopped => Ok(status::NOTHING),
         End::NeedsRestart => {
             complain(
@@ -143,12 +150,14 @@ fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
         live.privileges_dropped();
     }
     complain(&confined.summary());
-    confined.notes().iter().for_each(|note| complain(note));
+    for note in confined.notes() {
+        complain(note);
+    }
     Ok(confined)
 }
 
 /// What is still read and written afterwards.
-fn plan(args: &Args, file: Option<&Path>, root: &Path, log: Option<&KubeletLogSource>) -> Plan {
+fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSource>) -> Plan {
     let mut plan = Plan::new();
     for path in
         ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"]
@@ -157,13 +166,13 @@ fn plan(args: &Args, file: Option<&Path>, root: &Path, log: Option<&KubeletLogSo
     }
     let http = &args.http;
     let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
-    secrets.into_iter().flatten().for_each(|file| plan.read_replaced(file));
-    args.deliver.files().for_each(|file| plan.read_replaced(file));
-    args.sources.files().for_each(|file| plan.read_replaced(file));
-    file.iter().for_each(|file| plan.read_replaced(file));
+    let secrets = secrets.into_iter().flatten().chain(ways).chain(&args.config.config);
+    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()) {
+        plan.read_replaced(file);
+    }
     plan.writes.extend(args.record.record.clone());
     match (&args.kubelet_log, log) {
-        (KubeletLog::Path(path), _) if path.is_dir() => plan.reads.push(path.clone()),
+        (KubeletLog::Path(path), _) if path.is_dir() => plan.read_container_logs(path),
         (KubeletLog::Path(path), _) => plan.read_replaced(path),
         (_, Some(log)) if log.name().starts_with("journal") => plan.executes_journalctl = true,
         (_, Some(log)) => plan.read_replaced(Path::new(log.name())),

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use crate::node::kernel_info::{KernelInfo, Lockdown};
+use crate::node::kernel_info::{KernelInfo, KernelVersion, Lockdown};
 
 /// The whole chain of causes; of the verifier's log the line that tells; and where something is not permitted, who
 /// forbids it.
@@ -26,9 +26,22 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
         && ["unknown func", "cannot use helper"].iter().any(|w| text.contains(w));
     if errno == Some(libc::EPERM) || hidden {
         format!("{text} ({})", who_forbids(&KernelInfo::read(Path::new("/"))))
+    } else if errno == Some(libc::EACCES) && text.contains("perf_event_open") {
+        let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+        paranoid(level.trim()).map_or(text.clone(), |hint| format!("{text} ({hint})"))
     } else {
         text
     }
+}
+
+/// Kernels of Debian (3) and Ubuntu (4) know levels of `kernel.perf_event_paranoid` at which perf_event_open(2), and with
+/// it every kprobe, takes CAP_SYS_ADMIN, whatever CAP_PERFMON is for.
+fn paranoid(level: &str) -> Option<String> {
+    let level: i32 = level.parse().ok().filter(|level| *level > 2)?;
+    Some(format!(
+        "kernel.perf_event_paranoid is {level}: this distribution's kernel then asks for CAP_SYS_ADMIN; set it to 2, or add \
+         that capability, which portclash serve drops again"
+    ))
 }
 
 /// One line: what failed, and the last line of the verifier's log that is not statistics.
@@ -55,7 +68,19 @@ fn who_forbids(info: &KernelInfo) -> String {
     };
     let has = |name| held.has(name) == Some(true);
     let missing: Vec<&str> = ["CAP_BPF", "CAP_PERFMON"].into_iter().filter(|name| !has(name)).collect();
-    if has("CAP_SYS_ADMIN") || missing.is_empty() {
+    // CAP_SYS_ADMIN includes the others, but not this.
+    let locked = info.version.is_some_and(|version| version < KernelVersion(5, 11, 0))
+        && info.memlock.is_some_and(|limit| limit.hard.is_some())
+        && !has("CAP_SYS_RESOURCE");
+    if locked && (has("CAP_SYS_ADMIN") || has("CAP_BPF")) {
+        "not permitted: before 5.11 maps count as locked memory, which is limited here; CAP_SYS_RESOURCE lifts the limit, or \
+         start it without one (ulimit -l unlimited, LimitMEMLOCK=infinity)"
+            .to_owned()
+    } else if missing.is_empty() && !has("CAP_SYS_ADMIN") && !has("CAP_NET_ADMIN") {
+        "not permitted although CAP_BPF and CAP_PERFMON are there: sockops takes CAP_NET_ADMIN as well; else a sandbox or \
+         security module forbids it"
+            .to_owned()
+    } else if has("CAP_SYS_ADMIN") || missing.is_empty() {
         "not permitted although the capabilities are there: a sandbox or security module, or this kernel"
             .to_owned()
     } else {
@@ -66,7 +91,7 @@ fn who_forbids(info: &KernelInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kernel_info::Capabilities;
+    use crate::node::kernel_info::{Capabilities, Limit};
 
     #[test]
     fn the_verifiers_log_is_cut_to_the_line_that_tells() {
@@ -94,7 +119,16 @@ mod tests {
         assert_eq!(who_forbids(&info), "not permitted without CAP_PERFMON");
         info.capabilities = Some(Capabilities(1 << 21));
         assert!(who_forbids(&info).contains("although"));
+        info.capabilities = Some(Capabilities(1 << 39 | 1 << 38));
+        assert!(who_forbids(&info).contains("sockops takes CAP_NET_ADMIN"));
+        info.version = KernelVersion::parse("5.10.0");
+        info.memlock = Some(Limit { soft: Some(65536), hard: Some(65536) });
+        assert!(who_forbids(&info).contains("CAP_SYS_RESOURCE"));
+        info.memlock = Some(Limit { soft: Some(65536), hard: None });
+        assert!(!who_forbids(&info).contains("CAP_SYS_RESOURCE"));
         info.lockdown = Lockdown::Confidentiality;
         assert_eq!(who_forbids(&info), "the kernel is locked down: confidentiality");
+        assert_eq!(paranoid("2"), None);
+        assert!(paranoid("3").is_some_and(|hint| hint.contains("CAP_SYS_ADMIN")));
     }
 }

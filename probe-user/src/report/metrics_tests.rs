@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::diagnosis::incident::Verdict;
+use crate::report::metrics_families::{OUTCOMES, VERDICTS, outcome_name, verdict_name};
 use crate::report::status_samples as samples;
 use crate::serve::snapshot::PodLabel;
 

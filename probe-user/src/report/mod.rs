@@ -17,6 +17,7 @@ pub mod ladder;
 mod ladder_svg;
 mod ladder_text;
 pub mod metrics;
+mod metrics_families;
 mod metrics_text;
 pub mod packet_comments;
 pub mod packet_log;

@@ -5,6 +5,7 @@ use super::html_build::Html;
 use super::text::{counted, grouped};
 use super::text_words as words;
 use crate::diagnosis::incident::{Outcome, Verdict};
+use crate::kernel::ladder::{LADDER, PACKETS};
 use crate::observation::Nanos;
 use crate::serve::recent::Kept;
 use crate::serve::snapshot::{ExposureView, Snapshot};
@@ -136,7 +137,7 @@ fn incidents(html: &mut Html, latest: &[Kept]) {
         html.within("table", &[("class", "stack")], |html| {
             html.within("thead", &[], |html| row_of(html, "th", &["When (UTC)", "What happened", "More"]));
             html.within("tbody", &[], |html| {
-                latest.iter().take(MAX_SHOWN).for_each(|kept| incident(html, kept))
+                latest.iter().take(MAX_SHOWN).for_each(|kept| incident(html, kept));
             });
         });
         if latest.len() > MAX_SHOWN {
@@ -237,13 +238,22 @@ fn hooks(html: &mut Html, now: &Snapshot) {
                         html.element("td", &[], hook.need);
                         match hook.way {
                             Some(way) => html.element("td", &[], way),
-                            None => html.element("td", &[("class", "warn")], "nothing"),
+                            None => html.within("td", &[], |html| {
+                                html.element("span", &[("class", "warn")], "nothing");
+                                html.text(&without(hook.need));
+                            }),
                         }
                     });
                 }
             });
         });
     });
+}
+
+/// What is missed because nothing serves a need.
+fn without(need: &str) -> String {
+    let known = LADDER.iter().chain(PACKETS).map(|(known, _)| *known).find(|known| known.name() == need);
+    known.map_or_else(String::new, |need| format!(": {}", need.without()))
 }
 
 fn rest(html: &mut Html, now: &Snapshot) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -11,12 +12,13 @@ use tokio::time::Instant;
 use super::exposure::{Look, Settings, settings};
 use super::setters;
 use crate::exposure::check::judge;
-use crate::exposure::node::Measured;
+use crate::exposure::node::{Measured, Sourced};
+use crate::ipvs::table::ServiceTable;
 use crate::memory;
 use crate::node::netns::NetnsSpec;
 use crate::observation::Nanos;
 use crate::sources::clock::Clock;
-use crate::sources::node_live;
+use crate::sources::node_live::{self, Known};
 
 /// What a look found, and the counter of connects for the next one.
 type Looked = (Result<Look, String>, Option<(u64, Instant)>);
@@ -43,14 +45,15 @@ impl Recheck {
         self.due = every.map_or(self.due, |every| self.due.min(Instant::now() + every));
     }
 
-    /// The next look, when it is due and done; `known` are the settings of the last one. May be dropped and called again.
-    pub async fn next(&mut self, known: Settings) -> Result<Look, String> {
+    /// The next look, when it is due and done; `known` are the settings of the last one, `table` the services as the trace
+    /// knows them. May be dropped and called again.
+    pub async fn next(&mut self, known: Settings, table: Arc<ServiceTable>) -> Result<Look, String> {
         if self.running.is_none() {
             let Some(every) = self.every else { return std::future::pending().await };
             tokio::time::sleep_until(self.due).await;
             self.due = Instant::now() + every;
             let (netns, root, opens) = (self.netns.clone(), self.root.clone(), self.opens);
-            let work = move || look(&netns, root.as_deref(), &known, opens);
+            let work = move || look(&netns, root.as_deref(), (&known, &table), opens);
             self.running = Some(tokio::task::spawn_blocking(work));
         }
         let Some(running) = &mut self.running else { return std::future::pending().await };
@@ -63,13 +66,21 @@ impl Recheck {
     }
 }
 
-fn look(netns: &NetnsSpec, root: Option<&Path>, known: &Settings, before: Option<(u64, Instant)>) -> Looked {
+fn look(
+    netns: &NetnsSpec,
+    root: Option<&Path>,
+    (known, table): (&Settings, &ServiceTable),
+    before: Option<(u64, Instant)>,
+) -> Looked {
     let opens = node_live::active_opens(netns).ok().map(|count| (count, Instant::now()));
     let measured = before.zip(opens).map(|((count, at), (now_count, now))| Measured {
         connects: now_count.saturating_sub(count),
         seconds: (now - at).as_secs_f64(),
     });
-    let result = match node_live::read_measured(netns, measured, root) {
+    // An empty table may mean that there is no IPVS: reading tells.
+    let read = !table.services.is_empty() || !table.unreadable.is_empty();
+    let table = read.then(|| Sourced { value: table.clone(), source: "the trace".to_owned() });
+    let result = match node_live::read_with(netns, Known { measured, table }, root) {
         Ok(node) => {
             let settings = settings(&node);
             let possible_causes = causes(root, known, &settings);

@@ -91,12 +91,12 @@ pub enum ServeError {
     Privileges(#[from] super::privileges::PrivilegesError),
 }
 
-/// Runs until `stop` is done. `reload` yields changes, as often as somebody asks for them.
+/// Runs until `stop` is done. `reload` ends as often as somebody asks for changes, and yields them if there are any.
 pub async fn run(
     parts: Parts,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    mut reload: impl AsyncFnMut() -> Change,
+    mut reload: impl AsyncFnMut() -> Option<Change>,
 ) -> Result<End, ServeError> {
     let Parts {
         trace,
@@ -120,6 +120,7 @@ pub async fn run(
     tokio::pin!(stop);
     let end = loop {
         let known = sidecar.exposure().settings();
+        let table = sidecar.trace.live().table().shared();
         tokio::select! {
             updates = sidecar.trace.next(None) => {
                 sidecar.take(updates?)?;
@@ -129,18 +130,21 @@ pub async fn run(
                 }
             }
             Some(request) = requests.recv() => sidecar.answer(request),
-            look = recheck.next(known) => sidecar.take_look(look)?,
+            look = recheck.next(known, table) => sidecar.take_look(look)?,
             _ = tick.tick() => {
                 sidecar.look_after()?;
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
             }
             change = reload() => {
+                // The manager waits for both words even if nothing changes.
                 notifier.reloading();
-                recheck.set_every(change.settings.check_every);
-                sidecar.set_settings(change.settings);
-                if let Some(deliveries) = change.deliveries {
-                    sidecar.replace_deliveries(deliveries);
+                if let Some(Change { settings, deliveries }) = change {
+                    recheck.set_every(settings.check_every);
+                    sidecar.set_settings(settings);
+                    if let Some(deliveries) = deliveries {
+                        sidecar.replace_deliveries(deliveries);
+                    }
                 }
                 notifier.ready();
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::exposure::check::{Finding, Severity};
 use crate::exposure::node::{Ipvs, Measured, Node, Sourced};
 use crate::ipvs::reader::{ReadError, Way};
-use crate::ipvs::table::Unreadable;
+use crate::ipvs::table::{ServiceTable, Unreadable};
 use crate::node::addresses;
 use crate::node::configured;
 use crate::node::kernel_info::{KernelInfo, ModuleState};
@@ -37,15 +37,21 @@ pub enum LiveError {
 /// Reads this machine. `measure`: for how long connects are counted. `root`: where the node's file system is; without
 /// it, it is looked for.
 pub fn read(spec: &NetnsSpec, measure: Option<Duration>, root: Option<&Path>) -> Result<Node, LiveError> {
-    read_measured(spec, measure.map(|time| count_connects(spec, time)).transpose()?, root)
+    let measured = measure.map(|time| count_connects(spec, time)).transpose()?;
+    read_with(spec, Known { measured, table: None }, root)
 }
 
-/// The same; connects were counted already, or are not.
-pub fn read_measured(
-    spec: &NetnsSpec,
-    measured: Option<Measured>,
-    root: Option<&Path>,
-) -> Result<Node, LiveError> {
+/// What is known of the node already.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Connects that were counted.
+    pub measured: Option<Measured>,
+    /// Its service table.
+    pub table: Option<Sourced<ServiceTable>>,
+}
+
+/// The same; what is known already is not read again.
+pub fn read_with(spec: &NetnsSpec, known: Known, root: Option<&Path>) -> Result<Node, LiveError> {
     let netns = NetNs::open(spec)?;
     let (mut findings, mut incomplete) = (Vec::new(), Vec::new());
     let sysctls = sysctl::read_of(&netns)?;
@@ -54,7 +60,13 @@ pub fn read_measured(
     incomplete.extend(problems);
     let said = node_root(root, &netns).map(|root| configured::read_under(&root));
     findings.extend(said.iter().flat_map(|said| configuration::findings(&sysctls, said)));
-    let ipvs = read_table(spec, &mut findings, &mut incomplete);
+    let ipvs = match known.table {
+        Some(table) => {
+            incomplete.extend(unreadable("the IPVS table", &table.value.unreadable));
+            Ipvs::Table(table)
+        }
+        None => read_table(spec, &mut findings, &mut incomplete),
+    };
     let kernel = KernelInfo::read(Path::new("/"));
     let addresses = addresses::read_of(&netns);
     let sockets = diag::read_of(&netns, States::ALL);
@@ -92,7 +104,7 @@ pub fn read_measured(
             ModuleState::Absent => Some(false),
             ModuleState::NotKnown => None,
         },
-        measured,
+        measured: known.measured,
         findings,
         incomplete,
     })

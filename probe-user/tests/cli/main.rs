@@ -9,6 +9,7 @@ mod check;
 mod live;
 mod packets;
 mod ports;
+mod serve;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;

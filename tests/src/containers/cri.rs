@@ -26,6 +26,8 @@ pub(super) const NODE: i32 = 2;
 pub(super) const CONTAINER: i32 = 1;
 /// `ContainerState`.
 pub(super) const RUNNING: i32 = 1;
+/// `ContainerState`.
+pub(super) const EXITED: i32 = 2;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct VersionRequest {}
@@ -60,6 +62,19 @@ pub(super) struct NamespaceOption {
 pub(super) struct SandboxSecurityContext {
     #[prost(message, optional, tag = "1")]
     pub(super) namespace_options: Option<NamespaceOption>,
+    #[prost(message, optional, tag = "9")]
+    pub(super) seccomp: Option<SecurityProfile>,
+}
+
+/// `ProfileType`.
+pub(super) const RUNTIME_DEFAULT: i32 = 0;
+/// `ProfileType`.
+pub(super) const UNCONFINED: i32 = 1;
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct SecurityProfile {
+    #[prost(int32, tag = "1")]
+    pub(super) profile_type: i32,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -136,13 +151,69 @@ pub(super) struct KeyValue {
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Mount {
+    #[prost(string, tag = "1")]
+    pub(super) container_path: String,
+    #[prost(string, tag = "2")]
+    pub(super) host_path: String,
+    #[prost(bool, tag = "3")]
+    pub(super) readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Capability {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) add: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) drop: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Int64Value {
+    #[prost(int64, tag = "1")]
+    pub(super) value: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct ContainerSecurityContext {
+    #[prost(message, optional, tag = "1")]
+    pub(super) capabilities: Option<Capability>,
+    #[prost(bool, tag = "2")]
+    pub(super) privileged: bool,
     #[prost(message, optional, tag = "3")]
     pub(super) namespace_options: Option<NamespaceOption>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) run_as_user: Option<Int64Value>,
+    #[prost(bool, tag = "7")]
+    pub(super) readonly_rootfs: bool,
+    #[prost(bool, tag = "11")]
+    pub(super) no_new_privs: bool,
+    #[prost(message, optional, tag = "12")]
+    pub(super) run_as_group: Option<Int64Value>,
+    #[prost(string, repeated, tag = "13")]
+    pub(super) masked_paths: Vec<String>,
+    #[prost(string, repeated, tag = "14")]
+    pub(super) readonly_paths: Vec<String>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) seccomp: Option<SecurityProfile>,
+    #[prost(message, optional, tag = "16")]
+    pub(super) apparmor: Option<SecurityProfile>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct LinuxContainerResources {
+    #[prost(int64, tag = "3")]
+    pub(super) cpu_shares: i64,
+    #[prost(int64, tag = "4")]
+    pub(super) memory_limit_in_bytes: i64,
+    #[prost(int64, tag = "5")]
+    pub(super) oom_score_adj: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct LinuxContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    pub(super) resources: Option<LinuxContainerResources>,
     #[prost(message, optional, tag = "2")]
     pub(super) security_context: Option<ContainerSecurityContext>,
 }
@@ -155,8 +226,12 @@ pub(super) struct ContainerConfig {
     pub(super) image: Option<ImageSpec>,
     #[prost(string, repeated, tag = "3")]
     pub(super) command: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) args: Vec<String>,
     #[prost(message, repeated, tag = "6")]
     pub(super) envs: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) mounts: Vec<Mount>,
     #[prost(map = "string, string", tag = "9")]
     pub(super) labels: Map,
     #[prost(string, tag = "11")]
@@ -180,6 +255,15 @@ pub(super) struct CreateContainerRequest {
 pub(super) struct ContainerId {
     #[prost(string, tag = "1")]
     pub(super) container_id: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StopContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(super) container_id: String,
+    /// Seconds.
+    #[prost(int64, tag = "2")]
+    pub(super) timeout: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

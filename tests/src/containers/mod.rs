@@ -2,6 +2,7 @@
 
 mod cri;
 mod image;
+pub mod manifest;
 mod spec;
 
 use std::fs;
@@ -17,7 +18,9 @@ use serde_json::Value;
 use crate::guest::load_module;
 use crate::lab::wait_until;
 use crate::node::{BACKEND, NODE, POD};
+use crate::process::run;
 pub use image::{NGINX, NODE_CACHE};
+use manifest::Manifest;
 pub use spec::{ContainerSpec, NODE_NAME, PodSpec, ProbeSpec, cgroup_of, list, pod_list, service_list};
 use spec::{container_config, sandbox_config};
 
@@ -105,14 +108,18 @@ impl Runtime {
 
     fn has_images(&mut self) -> Result<bool> {
         for name in image::IMAGES {
-            let image = Some(cri::ImageSpec { image: (*name).to_owned() });
-            let answer: cri::ImageStatusResponse =
-                self.client.call_images("ImageStatus", cri::ImageStatusRequest { image })?;
-            if answer.image.is_none() {
+            if !self.has_image(name)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    fn has_image(&mut self, name: &str) -> Result<bool> {
+        let image = Some(cri::ImageSpec { image: name.to_owned() });
+        let answer: cri::ImageStatusResponse =
+            self.client.call_images("ImageStatus", cri::ImageStatusRequest { image })?;
+        Ok(answer.image.is_some())
     }
 
     /// Makes a pod with its containers, none of which is started.
@@ -150,6 +157,39 @@ impl Runtime {
         let pod = self.create(spec)?;
         pod.containers.iter().try_for_each(|container| self.start_container(container))?;
         Ok(pod)
+    }
+
+    /// Imports the image archive at `path`, unless the runtime has `name` already.
+    pub fn import(&mut self, path: &str, name: &str) -> Result<()> {
+        if !self.has_image(name)? {
+            run(&format!("ctr -n k8s.io images import {path}"))?;
+        }
+        wait_until(&format!("the image {name} is known"), LIMIT, || self.has_image(name))
+    }
+
+    /// Runs the pod of a manifest.
+    pub fn run_manifest(&mut self, manifest: &Manifest) -> Result<Container> {
+        let request = cri::RunPodSandboxRequest { config: Some(manifest.sandbox.clone()) };
+        let answer: cri::PodSandboxId = self.client.call("RunPodSandbox", request)?;
+        self.sandboxes.push(answer.pod_sandbox_id.clone());
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: answer.pod_sandbox_id,
+            config: Some(manifest.container.clone()),
+            sandbox_config: Some(manifest.sandbox.clone()),
+        };
+        let answer: cri::ContainerId = self.client.call("CreateContainer", request)?;
+        let container = Container { name: "portclash", id: answer.container_id };
+        self.start_container(&container)?;
+        Ok(container)
+    }
+
+    /// Asks a container to end, kills it after `grace` seconds, and returns its exit status.
+    pub fn stop(&mut self, container: &Container, grace: i64) -> Result<i32> {
+        let request = cri::StopContainerRequest { container_id: container.id.clone(), timeout: grace };
+        self.client.call("StopContainer", request).map(|cri::Nothing {}| ())?;
+        let status = self.status(container)?.status.unwrap_or_default();
+        ensure!(status.state == cri::EXITED, "the container was stopped, its state is {}", status.state);
+        Ok(status.exit_code)
     }
 
     /// Process id of a container's first process, as the node sees it.

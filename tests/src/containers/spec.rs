@@ -85,7 +85,10 @@ pub(super) fn sandbox_config(spec: &PodSpec) -> cri::PodSandboxConfig {
         labels: labels(spec),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: cgroup_of(spec),
-            security_context: Some(cri::SandboxSecurityContext { namespace_options: Some(namespaces(spec)) }),
+            security_context: Some(cri::SandboxSecurityContext {
+                namespace_options: Some(namespaces(spec)),
+                seccomp: None,
+            }),
         }),
     }
 }
@@ -97,13 +100,17 @@ pub(super) fn container_config(spec: &PodSpec, container: &ContainerSpec) -> cri
         metadata: Some(cri::ContainerMetadata { name: container.name.to_owned() }),
         image: Some(cri::ImageSpec { image: container.image.to_owned() }),
         command: container.command.clone(),
+        args: Vec::new(),
+        mounts: Vec::new(),
         // The lab's own program is not to look for another cgroup.
         envs: vec![cri::KeyValue { key: crate::client::CGROUP_VARIABLE.to_owned(), value: String::new() }],
         labels,
         log_path: format!("{}.log", container.name),
         linux: Some(cri::LinuxContainerConfig {
+            resources: None,
             security_context: Some(cri::ContainerSecurityContext {
                 namespace_options: Some(namespaces(spec)),
+                ..cri::ContainerSecurityContext::default()
             }),
         }),
     }

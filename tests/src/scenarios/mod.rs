@@ -7,6 +7,7 @@ mod clients;
 mod controls;
 mod counts;
 mod expected;
+mod image;
 mod losses;
 mod options;
 mod packets;
@@ -15,6 +16,7 @@ mod port_choice;
 mod ports;
 mod seed;
 mod serve;
+mod serve_privileges;
 
 use anyhow::Result;
 
@@ -97,6 +99,10 @@ pub const ALL: &[Scenario] = &[
     scenario("serve_sigterm_drains", serve::sigterm_drains),
     scenario("serve_sigkill_leaves_nothing", serve::sigkill_leaves_nothing),
     scenario("serve_two_instances", serve::two_instances),
+    scenario("serve_privileges_seed", serve_privileges::seed),
+    scenario("serve_privileges_seed_without_kprobes", serve_privileges::seed_without_kprobes),
+    scenario("serve_privileges_seed_stable_rung", serve_privileges::seed_stable_rung),
+    scenario("serve_privileges_module_loaded_later", serve_privileges::module_loaded_later),
     scenario("serve_exposure_setting_changes_back", serve::exposure_setting_changes_back),
     scenario("serve_new_node_port_is_told_once", serve::new_node_port_is_told_once),
     scenario("serve_module_reloaded", serve::module_reloaded),
@@ -138,6 +144,10 @@ pub const WITH_CONTAINERS: &[Scenario] = &[
     scenario("pods_seed_story_from_the_api_server", pods::seed_story_from_the_api_server),
     scenario("pods_listed", pods::listed),
     scenario("pods_host_network_owner", pods::host_network_owner),
+    scenario("image_seed_story", image::seed_story),
+    scenario("image_seed_story_stable_rung", image::seed_story_stable_rung),
+    scenario("image_seed_story_under_the_runtimes_filter", image::seed_story_under_the_runtimes_filter),
+    scenario("image_one_shot", image::one_shot),
 ];
 
 /// Those in which cgroups play a part, with cgroups of version 1.

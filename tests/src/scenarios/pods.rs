@@ -18,7 +18,7 @@ use crate::server::answers;
 use crate::story::{PORT, READINESS, dashboard, fail_one_probe, nginx, web_server};
 
 /// The probed pod and the backend's, both serving.
-fn run_both(runtime: &mut Runtime) -> Result<[Pod; 2]> {
+pub(super) fn run_both(runtime: &mut Runtime) -> Result<[Pod; 2]> {
     let pods = [runtime.run(&nginx())?, runtime.run(&dashboard())?];
     let [probed, backend] = &pods;
     containers::ensure_addresses(probed, backend)?;
@@ -83,7 +83,7 @@ pub(super) fn seed_story_from_the_api_server(lab: &mut Lab) -> Result<()> {
 }
 
 /// Adds the probe, and the backend's pod.
-fn with_names(story: Collision, confidence: &str, doubt: &str) -> Collision {
+pub(super) fn with_names(story: Collision, confidence: &str, doubt: &str) -> Collision {
     let (nginx, dashboard) = (nginx(), dashboard());
     let probe = json!({
         "type": "readiness",
@@ -110,7 +110,7 @@ fn with_names(story: Collision, confidence: &str, doubt: &str) -> Collision {
 }
 
 /// Adds the name of the Service.
-fn with_service(story: Collision) -> Collision {
+pub(super) fn with_service(story: Collision) -> Collision {
     story
         .with("/service/name", json!("kube-system/kubernetes-dashboard:443"))
         .with("/service/kind", json!("NodePort"))

@@ -60,9 +60,9 @@ pub(crate) fn reference() -> String {
     format!("localhost/portclash:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Writes the image of a static `program` under the usual name, and returns the archive's path.
+/// Writes the image of a static `program` under its usual name for the lab, and returns the archive's path.
 pub(crate) fn of(program: &Path) -> Result<PathBuf> {
-    let path = archive_path();
+    let path = workspace::set_up("lab").join("portclash.tar");
     write(program, &reference(), &path)?;
     Ok(path)
 }
@@ -168,6 +168,18 @@ fn labels(source: &Source) -> BTreeMap<&'static str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever builds and applies without changing anything gets pods that find their image.
+    #[test]
+    fn the_manifests_name_this_image() {
+        for manifest in ["base/daemonset.yaml", "one-shot/job.yaml"] {
+            let path = workspace::root().join("deploy/kubernetes").join(manifest);
+            let text = std::fs::read_to_string(path).unwrap();
+            let named: Vec<&str> =
+                text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+            assert_eq!(named, [reference()], "{manifest}");
+        }
+    }
 
     #[test]
     fn a_registrys_port_is_no_tag() {

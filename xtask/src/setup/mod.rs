@@ -5,6 +5,7 @@ mod apt;
 mod cargo_tools;
 pub(crate) mod containers;
 pub(crate) mod kernels;
+mod promtool;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ pub(crate) fn everything(wanted: &[&'static kernels::Wanted], checks: bool) -> R
     if checks {
         cargo_tools::ensure_cargo_deny()?;
         ensure_programs(TESTED)?;
+        promtool::ensure()?;
     }
     if !wanted.is_empty() {
         ensure_programs(PROGRAMS)?;

@@ -11,6 +11,7 @@ mod reload;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -135,13 +136,11 @@ pub(super) struct Sources {
 /// Options in force.
 #[derive(Clone, Debug)]
 pub(super) struct Configured {
-    /// The options of `portclash serve`.
+    /// The options of `portclash serve`; `config` is the file that was read, whoever named it.
     pub(super) args: Args,
     matches: ArgMatches,
     /// Where those come from that a file or a variable gives.
     places: BTreeMap<String, Place>,
-    /// The file that was read.
-    pub(super) file: Option<PathBuf>,
     sources: Sources,
 }
 
@@ -190,9 +189,9 @@ impl Sources {
         for given in given {
             let Some(known) = options.get(&given.key).filter(|_| !is_flag(&given.key)) else { continue };
             // Variables come first.
-            if !places.contains_key(&given.key) {
+            if let Entry::Vacant(place) = places.entry(given.key.clone()) {
                 arguments.extend(known.arguments(&given)?);
-                places.insert(given.key, given.place);
+                place.insert(given.place);
             }
         }
         let file = file.map(|(path, _)| path);
@@ -210,8 +209,9 @@ impl Sources {
         all.splice(end..end, arguments);
         let matches = Cli::command().try_get_matches_from(all).map_err(|error| located(error, &places))?;
         let serve = matches.subcommand_matches(SERVE).cloned().unwrap_or_default();
-        let args = Args::from_arg_matches(&serve).map_err(|error| located(error, &places))?;
-        Ok(Configured { args, matches, places, file, sources: self.clone() })
+        let mut args = Args::from_arg_matches(&serve).map_err(|error| located(error, &places))?;
+        args.config.config = file;
+        Ok(Configured { args, matches, places, sources: self.clone() })
     }
 
     /// The file to read, and who names it.

@@ -164,7 +164,7 @@ fn the_file_that_is_named_must_be_there_and_the_usual_one_need_not() {
     std::fs::write(&other, "drain = \"9s\"").unwrap();
     sources.arguments.extend(["--config".into(), other.clone().into()]);
     let configured = configure(&sources).unwrap();
-    assert_eq!((configured.args.drain.as_secs(), configured.file), (9, Some(other)));
+    assert_eq!((configured.args.drain.as_secs(), configured.args.config.config), (9, Some(other)));
 }
 
 #[test]

@@ -143,7 +143,10 @@ pub(crate) fn parse_url(url: &str) -> Option<(bool, String, u16, String)> {
     };
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let port = match authority.as_str().strip_prefix(authority.host())? {
+        "" | ":" => Some(if tls { 443 } else { 80 }),
+        port => port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0),
+    }?;
     let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     Some((tls, host, port, path.to_owned()))
 }

@@ -21,7 +21,7 @@ mod reader;
 mod secret;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod verify;
 mod voice;

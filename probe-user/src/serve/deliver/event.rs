@@ -234,8 +234,11 @@ fn micro_time(nanoseconds: &str) -> String {
 
 /// What happened and what to do, for somebody who sees nothing but this.
 fn note(incident: &Incident, probe: &Probe, node: Option<&str>) -> String {
-    let local = incident.connection.local.as_deref();
-    let port = local.and_then(|local| local.rsplit(':').next()).unwrap_or("?");
+    const TOOK: &str = "IPVS took the pod's reply for a new connection to that service";
+    // Masquerading may have changed the socket's own port; the service has the one that was on the wire.
+    let address = incident.service.as_ref().map(|service| service.address.as_str());
+    let address = address.or(incident.connection.local.as_deref());
+    let port = address.and_then(|address| address.rsplit(':').next()).unwrap_or("?");
     let service = incident.service.as_ref().map_or_else(
         || "an IPVS service".to_owned(),
         |service| match (&service.name, &service.kind) {
@@ -244,26 +247,25 @@ fn note(incident: &Incident, probe: &Probe, node: Option<&str>) -> String {
             _ => format!("service {}", service.address),
         },
     );
-    let end = match (incident.outcome, &incident.hijack) {
-        (Outcome::NoBackend, _) => ", which has no backend, so the reply was refused".to_owned(),
-        (_, Some(hijack)) => format!(" and gave it to its backend {}", hijack.backend),
-        _ => String::new(),
+    let what = match (incident.outcome, &incident.hijack) {
+        (Outcome::NoBackend, _) => format!("{TOOK}, which has no backend, so the reply was refused"),
+        (_, Some(hijack)) => format!("{TOOK} and gave it to its backend {}", hijack.backend),
+        _ => "IPVS takes replies to that port for new connections to that service".to_owned(),
     };
     let on = node.map_or_else(|| "the node".to_owned(), |node| format!("node {node}"));
     let story = format!(
         "The {} probe of container {} failed although the pod may be well: kubelet connected from port {port}, which is also \
-         {service}. IPVS took the pod's reply for a new connection to that service{end}. It happens again until {on} no longer \
-         uses that port for connects.",
+         {service}. {what}. It happens again until {on} no longer uses that port for connects.",
         probe.r#type, probe.container,
     );
     let short = || format!("{story} `portclash check` on {on} says what to set.");
     let command = incident.advice.first().and_then(|advice| advice.command.as_deref());
     let with = command.map(|command| format!("{story} On {on}: {command}"));
-    let mut note = with.filter(|note| note.len() <= MAX_NOTE).unwrap_or_else(short);
-    while note.len() > MAX_NOTE {
-        note.pop();
+    let mut text = with.filter(|text| text.len() <= MAX_NOTE).unwrap_or_else(short);
+    while text.len() > MAX_NOTE {
+        text.pop();
     }
-    note
+    text
 }
 
 #[cfg(test)]

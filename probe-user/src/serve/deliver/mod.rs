@@ -6,6 +6,8 @@ mod event;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod target;
+#[cfg(test)]
+mod tests;
 mod way;
 mod webhook;
 
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::diagnosis::incident::{Incident, Verdict};
-use crate::pods::clients::{Backoff, Timeouts};
+use crate::pods::clients::{Backoff, Timeouts, Trust, parse_url};
 use crate::serve::snapshot::DeliveryView;
 use way::Way;
 
@@ -49,6 +51,44 @@ pub struct TargetOptions {
     pub ca: Option<PathBuf>,
 }
 
+impl Options {
+    /// Whether [`Deliveries::start`] takes them.
+    pub fn check(&self) -> Result<(), TargetError> {
+        self.targets()
+            .try_for_each(|(option, given)| Target::new(option, given, Timeouts::default()).map(|_| ()))
+    }
+
+    /// Files that are read for every incident, or replaced while the sidecar runs. Those of the API server are not
+    /// among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.targets().flat_map(|(_, given)| given.files()).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (&'static str, &TargetOptions)> {
+        let all = [("--webhook", self.webhook.as_ref())].into_iter();
+        #[cfg(feature = "otlp")]
+        let all = all.chain([("--otlp", self.otlp.as_ref())]);
+        all.filter_map(|(option, given)| Some((option, given?)))
+    }
+}
+
+impl TargetOptions {
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.token_file.iter().chain(&self.ca).cloned().collect();
+        let tls = parse_url(&self.url).is_some_and(|(tls, ..)| tls);
+        if let Trust::Existing(system) = Trust::system()
+            && tls
+            && self.ca.is_none()
+        {
+            files.extend(system);
+        }
+        files
+    }
+}
+
 /// How patient the ways are.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
@@ -58,6 +98,7 @@ struct Patience {
     /// An incident that is this old is given up.
     give_up: Duration,
     /// Changes of one Event are this far apart.
+    #[cfg_attr(not(feature = "kube"), expect(dead_code, reason = "only Events are changed"))]
     event_every: Duration,
 }
 

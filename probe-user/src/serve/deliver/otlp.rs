@@ -109,7 +109,7 @@ fn incident_attributes(incident: &Incident) -> Value {
         ("portclash.service.kind", service.and_then(|service| service.kind.as_deref())),
         ("portclash.backend", incident.hijack.as_ref().map(|hijack| hijack.backend.as_str())),
         ("process.executable.path", owner.exe.as_deref()),
-        ("process.executable.name", owner.comm.as_deref()),
+        ("portclash.owner.comm", owner.comm.as_deref()),
         ("container.id", owner.container_id.as_deref()),
         ("portclash.owner.pod.namespace", owner.pod.as_ref().map(|pod| pod.namespace.as_str())),
         ("portclash.owner.pod.name", owner.pod.as_ref().map(|pod| pod.name.as_str())),

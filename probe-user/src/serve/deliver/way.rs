@@ -16,6 +16,10 @@ pub(super) const MAX_WAITING: usize = 256;
 
 /// What became of an incident.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "kube"),
+    expect(dead_code, reason = "only Events are held, and not for every incident")
+)]
 pub(super) enum Carried {
     /// It arrived.
     Arrived,

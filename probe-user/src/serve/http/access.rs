@@ -32,7 +32,7 @@ impl Access {
     /// Whether the head of a request shows the token. How long this takes tells nothing but the length.
     pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
         let token = self.0.current();
-        let shown = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+        let shown = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
         let Some((scheme, shown)) = shown.and_then(|shown| shown.split_at_checked("Bearer ".len())) else {
             return false;
         };

@@ -71,7 +71,7 @@ impl Default for Limits {
             connections: 32,
             head_bytes: 16 << 10,
             head_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(2),
             reuse: Duration::from_millis(100),

@@ -13,7 +13,7 @@ use super::asking::{Asking, Silent};
 use super::capture;
 use super::reply::{Reply, no_token, of_kind, page, read_only, text, too_many};
 use crate::analysis::model::{Analysed, Analysis};
-use crate::diagnosis::incident::Incident;
+use crate::diagnosis::incident::{Incident, Summary};
 use crate::report::metrics::{Flavour, render};
 use crate::report::{html, json, status_page};
 use crate::serve::recent::{Kept, MAX_RECENT, Recent};
@@ -64,7 +64,7 @@ impl Routes {
             ["incidents"] => self.incidents(request.uri().query().unwrap_or_default()),
             ["incidents", id, rest @ ..] => match (self.recent.get(id), rest) {
                 (Some(kept), []) => incident(&kept.incident),
-                (Some(kept), ["report"]) => report(&kept.incident),
+                (Some(kept), ["report"]) => self.report(&kept.incident).await,
                 (Some(kept), ["capture"]) => self.capture(&kept).await,
                 (None, [] | ["report" | "capture"]) => text(StatusCode::NOT_FOUND, &unknown()),
                 _ => text(StatusCode::NOT_FOUND, NOT_FOUND),
@@ -118,6 +118,18 @@ impl Routes {
         as_json(json::array(incidents))
     }
 
+    /// The incident as a page. What the evidence lacks now may have been lacking then.
+    async fn report(&self, incident: &Incident) -> Reply {
+        let summary = match self.asking.snapshot().await {
+            Ok(now) => {
+                Summary { incomplete: now.incomplete.clone(), lost: now.lost.clone(), ..Summary::default() }
+            }
+            Err(silent) => Summary { incomplete: vec![format!("{silent}.")], ..Summary::default() },
+        };
+        let incidents = vec![Analysed::of_incident(incident.clone())];
+        page(html::page(&Analysis { incidents, summary, ..Analysis::default() }, None))
+    }
+
     async fn capture(&self, kept: &Kept) -> Reply {
         match &kept.capture {
             Some(path) => capture::send(path, &kept.incident.id),
@@ -145,12 +157,6 @@ fn as_json(bytes: serde_json::Result<Vec<u8>>) -> Reply {
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot be written as JSON: {error}")),
     }
-}
-
-fn report(incident: &Incident) -> Reply {
-    let analysis =
-        Analysis { incidents: vec![Analysed::of_incident(incident.clone())], ..Analysis::default() };
-    page(html::page(&analysis, None))
 }
 
 /// OpenMetrics for whoever accepts it, as Prometheus does from 2.5 on.

@@ -57,6 +57,11 @@ fn look_up(map: BorrowedFd<'_>) -> io::Result<()> {
     array.get(&0, 0).map(drop).map_err(io::Error::other)
 }
 
+/// For a thread that needs none: gives up all capabilities.
+pub fn renounce() -> Result<(), PrivilegesError> {
+    keep_only(&CapsHashSet::new(), &mut Vec::new())
+}
+
 /// For a child between fork and exec: it keeps no capability, and cannot get any by executing a program. Calls only
 /// system calls, and allocates nothing.
 pub fn renounce_in_child() -> io::Result<()> {

@@ -45,6 +45,9 @@ pub(super) fn restrict(plan: &Plan, notes: &mut Vec<String>) -> Result<String, P
         created = allow(created, &paths(JOURNAL), read, &mut Vec::new())?;
         created = allow(created, &paths(&["/dev/null"]), read | AccessFs::WriteFile, notes)?;
     }
+    if plan.keep_for_hooks {
+        created = allow(created, &paths(super::FOR_KPROBES), read, &mut Vec::new())?;
+    }
     for port in plan.tcp_ports.iter().flatten() {
         created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }

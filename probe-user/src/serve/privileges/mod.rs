@@ -17,7 +17,7 @@ use std::thread;
 
 use caps::CapsHashSet;
 
-pub use capabilities::renounce_in_child;
+pub use capabilities::{renounce, renounce_in_child};
 pub use filter::Violations;
 pub use status::{ThreadStatus, threads};
 
@@ -65,15 +65,41 @@ const READS: &[&str] = &[
     "/usr/local/lib/sysctl.d",
     "/usr/lib/sysctl.d",
     "/etc/kubernetes/manifests",
+    // Authorities of public servers, links followed.
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/kubernetes/pki/ca.crt",
     // Token and authority of the service account: the directory, because the files in it are replaced.
     "/var/run/secrets/kubernetes.io/serviceaccount",
     "/var/lib/kubelet/pki/kubelet.crt",
 ];
 
+/// Kubeconfigs that a node may have, and where what they name is. In a pod none of them is there.
+const OF_A_NODE: &[(&str, &[&str])] = &[
+    ("/etc/kubernetes/kubelet.conf", &["/var/lib/kubelet/pki"]),
+    ("/var/lib/rancher/k3s/agent/kubelet.kubeconfig", &["/var/lib/rancher/k3s/agent"]),
+];
+
+/// What has to be there to attach kprobes: the type of their events.
+const FOR_KPROBES: &[&str] = &["/sys/bus/event_source", "/sys/devices/kprobe", "/sys/kernel/tracing"];
+
 impl Plan {
     /// What every sidecar needs: nothing is written, no program started, no capability kept.
     pub fn new() -> Self {
-        Self { reads: READS.iter().map(PathBuf::from).collect(), ..Self::default() }
+        let mut reads: Vec<PathBuf> = READS.iter().map(PathBuf::from).collect();
+        for (file, more) in OF_A_NODE.iter().filter(|(file, _)| Path::new(file).exists()) {
+            reads.push(file.into());
+            reads.extend(more.iter().map(PathBuf::from));
+        }
+        Self { reads, ..Self::default() }
+    }
+
+    /// Lets a directory of container logs be read, whose files are links into those of the runtime.
+    pub fn read_container_logs(&mut self, directory: &Path) {
+        self.reads.push(directory.to_owned());
+        let usual = ["/var/log/pods", "/var/lib/docker/containers"];
+        self.reads.extend(usual.iter().map(PathBuf::from).filter(|path| path.exists()));
     }
 
     /// Lets a file be read that is replaced now and then, by renaming or behind symbolic links: its directory, and

@@ -111,8 +111,14 @@ mod tests {
     #[test]
     fn threads_of_this_process_are_seen_by_name() {
         let (send, receive) = std::sync::mpsc::channel::<()>();
-        let thread =
-            std::thread::Builder::new().name("seen".into()).spawn(move || receive.recv().ok()).unwrap();
+        // A thread names itself after it has begun.
+        let (begun, wait) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            drop(begun);
+            receive.recv().ok()
+        };
+        let thread = std::thread::Builder::new().name("seen".into()).spawn(work).unwrap();
+        wait.recv().unwrap_err();
         assert!(threads().unwrap().iter().any(|status| status.name == "seen"));
         assert!(matches!(only_thread(), Err(PrivilegesError::OtherThreads(names)) if names.contains("seen")));
         drop(send);

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::{IDLE, KubeletLogError, Outlet, now, scanner};
 use crate::kubelet_log::Scanner;
+use crate::serve::privileges::renounce_in_child;
 
 /// Units that a kubelet runs in. journalctl takes them all, whether they exist or not.
 const UNITS: [&str; 7] = [
@@ -149,6 +150,9 @@ fn journalctl(unit: Option<&str>, root: &Path) -> Command {
     if root != Path::new("/") {
         run_in(&mut command, root.to_owned());
     }
+    // Its files belong to root or to a group of the caller's; it needs none of the tracer's capabilities.
+    // SAFETY: between fork and exec only system calls are made, and nothing is allocated unless one fails.
+    unsafe { command.pre_exec(renounce_in_child) };
     command
 }
 

@@ -11,19 +11,19 @@ use rustls::server::WebPkiClientVerifier;
 use tempfile::TempDir;
 
 /// An authority, and a folder for what it signs.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    pub(super) folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 /// A certificate with its key.
-pub(super) struct Signed {
+pub(crate) struct Signed {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
 
 impl Authority {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -31,11 +31,11 @@ impl Authority {
         Self { issuer, folder: tempfile::tempdir().unwrap() }
     }
 
-    pub(super) fn sign(&self, names: &[&str]) -> Signed {
+    pub(crate) fn sign(&self, names: &[&str]) -> Signed {
         self.sign_until(names, 2100)
     }
 
-    pub(super) fn sign_until(&self, names: &[&str], year: i32) -> Signed {
+    pub(crate) fn sign_until(&self, names: &[&str], year: i32) -> Signed {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -45,20 +45,20 @@ impl Authority {
     }
 
     /// Its own certificate as a file.
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.write("ca.crt", &self.issuer.pem())
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         write(self.folder.path(), name, text)
     }
 
     /// TLS settings of a server that lets only clients in that this authority has signed for.
-    pub(super) fn server_for_its_clients(&self, server: &Signed) -> Arc<ServerConfig> {
+    pub(crate) fn server_for_its_clients(&self, server: &Signed) -> Arc<ServerConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let verifier =
@@ -74,7 +74,7 @@ impl Authority {
 
 impl Signed {
     /// A certificate that signs itself, as kubelet's of old.
-    pub(super) fn by_itself(names: &[&str], year: i32) -> Self {
+    pub(crate) fn by_itself(names: &[&str], year: i32) -> Self {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -83,11 +83,11 @@ impl Signed {
         Self { certificate: params.self_signed(&key).unwrap(), key }
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
 
-    pub(super) fn key_pem(&self) -> String {
+    pub(crate) fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
 
@@ -96,7 +96,7 @@ impl Signed {
     }
 
     /// TLS settings of a server with this certificate.
-    pub(super) fn server(&self) -> Arc<ServerConfig> {
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -106,7 +106,7 @@ impl Signed {
     }
 }
 
-pub(super) fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     path

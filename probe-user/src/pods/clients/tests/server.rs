@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,13 +23,16 @@ use super::super::task::Task;
 
 /// One request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) path: String,
-    pub(super) authorization: Option<String>,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) content_type: Option<String>,
+    pub(crate) body: Bytes,
+    pub(crate) authorization: Option<String>,
 }
 
 /// What to do with a request.
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Status, one header or none, the whole body.
     Whole(u16, Option<(&'static str, String)>, Bytes),
     /// The beginning of a body; then the connection breaks.
@@ -42,11 +46,11 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn ok(body: impl Into<Bytes>) -> Self {
+    pub(crate) fn ok(body: impl Into<Bytes>) -> Self {
         Self::Whole(200, None, body.into())
     }
 
-    pub(super) fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         // As the API server says it; the token-like word must not show up anywhere.
         let body =
             format!(r#"{{"kind":"Status","status":"Failure","code":{status},"message":"leak-of-the-body"}}"#);
@@ -57,14 +61,14 @@ impl Reply {
 type Handler = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 
 /// The server. It ends when this is dropped.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     _task: Task,
 }
 
 impl Server {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         tls: Option<Arc<ServerConfig>>,
         handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -83,14 +87,14 @@ impl Server {
     }
 
     /// Answers with each of these in turn, then with the last one's status again and again.
-    pub(super) async fn scripted(tls: Option<Arc<ServerConfig>>, replies: Vec<Reply>) -> Self {
+    pub(crate) async fn scripted(tls: Option<Arc<ServerConfig>>, replies: Vec<Reply>) -> Self {
         let replies = Mutex::new(VecDeque::from(replies));
         Self::start(tls, move |_| replies.lock().unwrap().pop_front().unwrap_or_else(|| Reply::status(503)))
             .await
     }
 
     /// A server that sends `bytes` to everybody, whatever they want.
-    pub(super) async fn raw(bytes: &'static [u8]) -> Self {
+    pub(crate) async fn raw(bytes: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = Task::spawn(async move {
@@ -101,7 +105,7 @@ impl Server {
         Self { address, asked: Arc::default(), _task: task }
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -127,18 +131,26 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let asked = Asked {
-            path: request.uri().to_string(),
-            authorization: request
-                .headers()
-                .get("authorization")
-                .map(|value| value.to_str().unwrap().to_owned()),
-        };
-        log.lock().unwrap().push(asked.clone());
-        let reply = handler(&asked);
-        async move { Ok::<_, Infallible>(respond(reply).await) }
+        let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
+        async move {
+            let asked = asked(request).await;
+            log.lock().unwrap().push(asked.clone());
+            let reply = handler(&asked);
+            Ok::<_, Infallible>(respond(reply).await)
+        }
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn asked(request: Request<Incoming>) -> Asked {
+    let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    Asked {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        content_type: header("content-type"),
+        authorization: header("authorization"),
+        body: request.into_body().collect().await.unwrap().to_bytes(),
+    }
 }
 
 async fn respond(reply: Reply) -> Response<Channel<Bytes, std::io::Error>> {

@@ -90,6 +90,18 @@ async fn a_report_is_a_page_that_may_load_nothing() {
 }
 
 #[tokio::test]
+async fn a_report_says_what_the_evidence_lacks() {
+    let path = format!("/incidents/{ENCODED}/report");
+    for (now, lacks) in [(status_samples::busy(), true), (status_samples::quiet(), false)] {
+        let played = Played::saying(now, |_| {});
+        played.tell(ID, None);
+        let text = get(played.address(), &path).await.text();
+        assert_eq!(text.contains("the ring buffer was full"), lacks);
+        assert_eq!(text.contains("INCOMPLETE"), lacks);
+    }
+}
+
+#[tokio::test]
 async fn a_capture_is_sent_whole_under_a_plain_name() {
     let played = Played::busy();
     // More than one piece.

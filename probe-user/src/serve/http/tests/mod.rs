@@ -19,7 +19,7 @@ use crate::serve::recent::Recent;
 use crate::serve::snapshot::{Request, Snapshot};
 
 /// Longer than anything that works.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A server and what it tells.
 struct Played {
