@@ -150,6 +150,11 @@ impl Diagnosis {
         self.state.lines.ambiguous
     }
 
+    /// Connections that are watched now.
+    pub fn open(&self) -> u64 {
+        self.state.open()
+    }
+
     /// Connections without proof of a hijack yet, for a caller that can look their rows up in `ip_vs_conn`,
     /// with the network namespace where that is known.
     pub fn open_connections(&self) -> Vec<(Tuple, Option<u32>)> {

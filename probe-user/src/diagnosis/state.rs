@@ -104,8 +104,11 @@ impl State {
 
     /// Connections watched so far.
     pub(super) fn watched(&self) -> u64 {
-        let open = u64::try_from(self.connections.len()).unwrap_or(u64::MAX);
-        self.counts.values().sum::<u64>().saturating_add(open)
+        self.counts.values().sum::<u64>().saturating_add(self.open())
+    }
+
+    pub(super) fn open(&self) -> u64 {
+        u64::try_from(self.connections.len()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
