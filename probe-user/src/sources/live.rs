@@ -363,9 +363,9 @@ pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveErr
 
 /// Events that are taken out of the ring in one go: when they come without end, others must still get their turn, and memory
 /// for all that a ring holds is not needed at once.
-const MOST_AT_ONCE: usize = 1024;
+const MOST_AT_ONCE: usize = 256;
 /// So many times that are taken at the end: more than any ring holds, should events come for ever.
-const MOST_REMAINING: usize = 1024;
+const MOST_REMAINING: usize = 4096;
 
 /// What came out of the ring.
 struct Drained {
