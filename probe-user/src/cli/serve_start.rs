@@ -82,7 +82,7 @@ pub(super) async fn serve(
     let server =
         bound.map(|bound| start_server(bound, requests, recent.clone(), confined.as_ref())).transpose()?;
     let recheck = Recheck::new(netns, Some(root), settings.check_every);
-    let trace = Trace::new(live, log, names);
+    let trace = Trace::new(live, log, names).conclusions_only();
     let parts = Parts {
         trace,
         recheck,
