@@ -135,6 +135,11 @@ pub async fn run(
             Some(request) = requests.recv() => sidecar.answer(request),
             look = recheck.next(known, table) => sidecar.take_look(look)?,
             _ = tick.tick() => {
+                // Where nothing is observed, as with an empty table, nothing else would come to this.
+                sidecar.release_hooks()?;
+                if sidecar.needs_restart() {
+                    break End::NeedsRestart;
+                }
                 sidecar.look_after()?;
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
