@@ -11,9 +11,8 @@ use super::serve_privileges::{has_only, kept_for_maps, threads};
 use crate::client::Ended;
 use crate::containers::manifest::{Given, Manifest};
 use crate::containers::{self, Container, Runtime};
-use crate::expect::differences;
 use crate::kubelet::{API_AUTHORITY, API_SERVER, Kubelet, TOKEN};
-use crate::lab::{Lab, probe, read, wait_until};
+use crate::lab::{Lab, compare, probe, read, wait_until};
 use crate::netns;
 use crate::prober::Release;
 use crate::sidecar::get;
@@ -59,8 +58,8 @@ fn as_a_sidecar(lab: &mut Lab, change: impl FnOnce(Manifest) -> Manifest) -> Res
     // Executables take CAP_SYS_PTRACE to see, which the DaemonSet does not ask for.
     let story = node.story(&probed)?.with("/owner/exe", Value::Null);
     let expected = with_service(with_names(story, "proven", "")).hijacked(&node.resetting)?;
-    same(&expected, &printed(&manifest, SCHEMA))?;
-    same(&expected, &told)
+    compare(&printed(&manifest, SCHEMA), std::slice::from_ref(&expected))?;
+    compare(&told, &[expected])
 }
 
 /// The Job's pod catches the seed's incident, and its exit status says so.
@@ -73,7 +72,7 @@ pub(super) fn one_shot(lab: &mut Lab) -> Result<()> {
     let probed = outcome?;
     let status = node.runtime.stop(&container, manifest.grace_s)?;
     ensure!(status == 1, "exit status is {status}, expected 1");
-    same(&node.story(&probed)?.hijacked(&node.resetting)?, &printed(&manifest, SCHEMA))
+    compare(&printed(&manifest, SCHEMA), &[node.story(&probed)?.hijacked(&node.resetting)?])
 }
 
 /// A node with the seed's pods, service and kubelet.
@@ -174,12 +173,6 @@ impl Cluster {
         let api_server = API_SERVER.split_once(':').unwrap_or_default();
         Given { configuration: &self.configuration, token: TOKEN, authority: &self.authority, api_server }
     }
-}
-
-fn same(expected: &Value, incidents: &[Value]) -> Result<()> {
-    let found = differences(&json!([expected]), &json!(incidents));
-    ensure!(found.is_empty(), "not as expected:\n{}", found.join("\n"));
-    Ok(())
 }
 
 fn note(lab: &mut Lab, manifest: &Manifest) {
