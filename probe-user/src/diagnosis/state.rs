@@ -199,7 +199,7 @@ impl State {
 
     fn hold(&mut self, held: Held) -> Vec<Update> {
         let id = self.number();
-        self.fact_index.insert(&held.keys, id);
+        self.fact_index.insert_fact(&held.keys, id);
         self.parked.insert((held.at(), id));
         self.facts.insert(id, held);
         for connection in self.join(id) {

@@ -334,7 +334,8 @@ fn advice_follows_what_is_known_about_the_node() {
     let mut values = Vec::new();
     for (number, ports) in [(1, vec![36_704, 40_000]), (2, vec![36_704, 40_000]), (3, vec![36_704])] {
         if number != 2 {
-            diagnosis.set_node(NodeFacts { service_ports: ports, ..NodeFacts::default() });
+            let reserved = Some(String::new());
+            diagnosis.set_node(NodeFacts { service_ports: ports, reserved, ..NodeFacts::default() });
         }
         let mut updates = diagnosis.observe(at(Nanos::from(number) * 1000, another(number)));
         updates.extend(diagnosis.finish(START + 3_600_000 * MS));
