@@ -64,7 +64,7 @@ pub(super) async fn serve(
     let node = names.hints().best_name();
     let ways = args.deliveries(node.clone())?;
     let way_files = ways.files();
-    let deliveries = Deliveries::start(ways)?;
+    let deliveries = Deliveries::start(&ways)?;
     let confined = if args.privileges.keep_privileges {
         complain("privileges are kept, as asked for");
         None

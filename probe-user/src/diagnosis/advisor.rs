@@ -14,12 +14,15 @@ use super::tables::Tables;
 /// Causes whose advice is remembered.
 const MOST: usize = 1024;
 
+/// What advice depends on, besides the node: the remote side of a cause plays no part where the source port is a service.
+type Asked = (Verdict, Option<SocketAddr>);
+
 /// What is known about the node's ports, and the advice that follows.
 #[derive(Debug, Default)]
 pub(super) struct Advisor {
     node: NodeFacts,
     /// As long as nothing else is known about the node.
-    given: RefCell<BTreeMap<(Verdict, Option<SocketAddr>), Vec<Advice>>>,
+    given: RefCell<BTreeMap<Asked, Vec<Advice>>>,
 }
 
 impl Advisor {

@@ -151,7 +151,7 @@ pub async fn run(
                     recheck.set_every(settings.check_every);
                     sidecar.set_settings(settings);
                     if let Some(deliveries) = deliveries {
-                        sidecar.replace_deliveries(deliveries);
+                        sidecar.replace_deliveries(&deliveries);
                     }
                 }
                 notifier.ready();

@@ -60,7 +60,7 @@ fn source_gone(lab: &mut Lab, source: &str, arguments: &[&str]) -> Result<Value>
     drop(again);
     lab.note("portclash serve said", &stopped.messages);
     let secret = ["another-token-of-the-lab", "a-token-of-the-lab"];
-    let lines = format!("{:?}", stopped);
+    let lines = format!("{stopped:?}");
     ensure!(!secret.iter().any(|secret| lines.contains(secret)), "the token was told");
     let backend = |incident: &Value| {
         incident
