@@ -74,6 +74,19 @@ impl PodSourceArgs {
         given.into_iter().flatten().chain(&self.kubelet_ca).chain(pods).map(PathBuf::as_path)
     }
 
+    /// Files that the kubeconfig names, which are read again and again as well.
+    #[cfg(feature = "kube")]
+    pub(super) fn named_files(&self) -> Vec<PathBuf> {
+        self.kubeconfig.as_deref().map(crate::pods::clients::named_files).unwrap_or_default()
+    }
+
+    /// Nobody asks the API server.
+    #[cfg(not(feature = "kube"))]
+    #[expect(clippy::unused_self, reason = "as it is with the feature")]
+    pub(super) const fn named_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     fn clients(&self, hints: &NodeHints) -> Result<ClientOptions> {
         if self.kubeconfig.is_some() && cfg!(not(feature = "kube")) {
             bail!(

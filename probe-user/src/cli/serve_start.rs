@@ -167,7 +167,9 @@ fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSourc
     let http = &args.http;
     let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
     let secrets = secrets.into_iter().flatten().chain(ways).chain(&args.config.config);
-    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()) {
+    let named = args.sources.named_files();
+    let named = named.iter().map(PathBuf::as_path);
+    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()).chain(named) {
         plan.read_replaced(file);
     }
     plan.writes.extend(args.record.record.clone());

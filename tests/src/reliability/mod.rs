@@ -36,7 +36,7 @@ const ALL: &[Run] = &[
     run_of("disk_full", |lab, _| trouble::disk_full(lab)),
     run_of("module_reloaded", |lab, _| trouble::module_reloaded(lab, 10)),
     run_of("services_changed", |lab, _| trouble::services_changed(lab, 10_000)),
-    run_of("clock_stepped", |lab, _| trouble::clock_stepped(lab)),
+    run_of("clock_stepped", |lab, _| trouble::clock_stepped(lab, &[3600, -7200, 3600])),
     run_of("kubelet_gone", |lab, _| sources::kubelet_gone(lab)),
     run_of("api_gone", |lab, _| sources::api_gone(lab)),
     run_of("netns_churn", |lab, _| trouble::netns_churn(lab, 1000)),

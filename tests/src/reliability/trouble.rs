@@ -115,29 +115,31 @@ fn set_clock(seconds: i64) -> Result<()> {
 
 /// The clock is set forwards and backwards, each time while a connection is open and once without: durations stay right,
 /// nothing hangs, and times follow the clock in the end.
-pub fn clock_stepped(lab: &mut Lab) -> Result<Value> {
-    services(39_010, 4)?;
+pub fn clock_stepped(lab: &mut Lab, steps: &[i64]) -> Result<Value> {
+    let last_port = 39_010 + u16::try_from(steps.len())?;
+    services(39_010, last_port - 39_010 + 1)?;
     let mut running = Sidecar::start(&[])?;
-    let mut steps = 0;
-    for (port, step) in [(39_010, 3600), (39_011, -7200), (39_012, 3600)] {
+    let mut taken = 0;
+    for (port, step) in (39_010..).zip(steps) {
         let socket = begin(port, remote()?)?;
         std::thread::sleep(SHORT);
-        set_clock(step)?;
+        set_clock(*step)?;
         std::thread::sleep(SHORT);
         drop(socket);
-        steps += 1;
-        wait_for_collisions(&mut running, steps)?;
-        let said = usize::try_from(steps)?;
+        taken += 1;
+        wait_for_collisions(&mut running, taken)?;
+        let said = usize::try_from(taken)?;
         running.wait_until("it says that the clock was set", Duration::from_secs(30), |sidecar| {
             Ok(sidecar.messages().matches("the clock was set").count() >= said)
         })?;
     }
-    collide(39_013, SHORT)?;
-    wait_for_collisions(&mut running, 4)?;
+    collide(last_port, SHORT)?;
+    wait_for_collisions(&mut running, taken + 1)?;
     let now = jiff::Timestamp::now();
     let stopped = running.stop()?;
     lab.note("portclash serve said", &stopped.messages);
-    ensure!(stopped.incidents.len() == 4, "{} incidents instead of 4", stopped.incidents.len());
+    let count = stopped.incidents.len();
+    ensure!(count == steps.len() + 1, "{count} incidents for {} steps", steps.len());
     let mut durations = Vec::new();
     for incident in &stopped.incidents {
         let duration = incident.get("duration_ms").and_then(Value::as_u64).context("no duration")?;
@@ -148,7 +150,7 @@ pub fn clock_stepped(lab: &mut Lab) -> Result<Value> {
     let last: jiff::Timestamp = last.context("no time")?.parse()?;
     let age = now.duration_since(last).as_secs();
     ensure!((-2..60).contains(&age), "the last incident is {age} s old by the clock");
-    Ok(json!({"steps_s": [3600, -7200, 3600], "durations_ms": durations, "last_age_s": age}))
+    Ok(json!({"steps_s": steps, "durations_ms": durations, "last_age_s": age}))
 }
 
 /// So many services appear in one go, and go again.

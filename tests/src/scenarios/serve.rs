@@ -255,7 +255,7 @@ pub(super) fn ring_minimum(lab: &mut Lab) -> Result<()> {
 
 /// The clock is set while it watches.
 pub(super) fn clock_stepped(lab: &mut Lab) -> Result<()> {
-    trouble::clock_stepped(lab).map(drop)
+    trouble::clock_stepped(lab, &[3600, -3600]).map(drop)
 }
 
 /// It does not get to run for a while.

@@ -58,6 +58,31 @@ pub enum KubeconfigError {
     },
 }
 
+/// Files that a kubeconfig names, which are read again and again; none if it cannot be read, which is said when it is used.
+pub fn named_files(path: &Path) -> Vec<PathBuf> {
+    read(path).map(|access| access.files()).unwrap_or_default()
+}
+
+impl Access {
+    fn files(self) -> Vec<PathBuf> {
+        let trust = match self.trust {
+            Trust::These(pems) => pems,
+            Trust::Existing(paths) => paths.into_iter().map(Pem::File).collect(),
+            Trust::Everybody => Vec::new(),
+        };
+        let login = match self.login {
+            Login::TokenFile(path) => vec![Pem::File(path)],
+            Login::Certificate { certificate, key } => vec![certificate, key],
+            Login::Anonymous | Login::Token(_) => Vec::new(),
+        };
+        let files = trust.into_iter().chain(login).filter_map(|pem| match pem {
+            Pem::File(path) => Some(path),
+            Pem::Inline(_) => None,
+        });
+        files.collect()
+    }
+}
+
 /// Reads a kubeconfig.
 pub(super) fn read(path: &Path) -> Result<Access, KubeconfigError> {
     let mut text = String::new();
@@ -251,6 +276,17 @@ users:
         assert_eq!(key, Path::new("/etc/kubernetes/pki/kubelet-client-current.pem"), "relative to the file");
         let Trust::These(authorities) = &access.trust else { panic!("no authority") };
         assert!(matches!(authorities.as_slice(), [Pem::Inline(pem)] if pem.expose() == b"-----BEGIN"));
+    }
+
+    #[test]
+    fn files_that_it_names_are_known_beforehand() {
+        let files = parsed(KUBELET_CONF).ok().unwrap().files();
+        let names = [
+            "/var/lib/kubelet/pki/kubelet-client-current.pem",
+            "/etc/kubernetes/pki/kubelet-client-current.pem",
+        ];
+        assert_eq!(files, names.map(PathBuf::from));
+        assert!(named_files(Path::new("/nonexistent")).is_empty());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use cri::{CriError, CriOptions};
 pub use follow::{ClientOptions, Clients, PodsFrom, follow};
 pub use http::{HttpError, Timeouts};
 #[cfg(feature = "kube")]
-pub use kubeconfig::KubeconfigError;
+pub use kubeconfig::{KubeconfigError, named_files};
 pub use kubelet::{KubeletError, KubeletOptions, SERVICE_ACCOUNT_CA, SERVICE_ACCOUNT_TOKEN};
 pub use secret::Secret;
 pub use tls::{SetupError, TlsTrouble, Trust};
