@@ -96,6 +96,7 @@ impl State {
         }
         self.expire_lines(now);
         if let Some(now) = now {
+            self.expire_done(now);
             let needed = now.saturating_sub(self.settings.park_ns);
             let oldest = self.starts.first().map_or(needed, |(start, _)| (*start).min(needed));
             self.tables.forget_before(oldest);

@@ -5,9 +5,11 @@ use crate::diagnosis::Update;
 use crate::diagnosis::connection::{MAX_FACTS, MAX_SAME_TUPLE, Tracked};
 use crate::diagnosis::facts::Held;
 use crate::diagnosis::index::Id;
+use crate::observation::Nanos;
 
-/// Concluded connections remembered; late facts come within minutes.
+/// Concluded connections remembered, and for how long after they were due: a server repeats its SYN-ACK for a minute.
 const MAX_DONE: usize = 2048;
+const DONE_NS: Nanos = 120_000_000_000;
 
 impl State {
     /// Keeps the earliest facts of a connection that has too many.
@@ -37,11 +39,23 @@ impl State {
         self.done_index.insert(connection.keys(), id);
         self.done.insert(id, connection);
         while self.done.len() > self.settings.max_connections.min(MAX_DONE) {
-            let Some((id, oldest)) = self.done.pop_first() else { return };
-            self.done_index.remove(oldest.keys(), id);
-            if let Some(identity) = oldest.identity() {
-                self.done_identities.remove(&identity);
-            }
+            self.forget_done();
+        }
+    }
+
+    /// Forgets concluded connections that nothing is to be expected about any more.
+    pub(super) fn expire_done(&mut self, now: Nanos) {
+        let expired = |done: &Tracked| done.deadline.saturating_add(DONE_NS) <= now;
+        while self.done.first_key_value().is_some_and(|(_, oldest)| expired(oldest)) {
+            self.forget_done();
+        }
+    }
+
+    fn forget_done(&mut self) {
+        let Some((id, oldest)) = self.done.pop_first() else { return };
+        self.done_index.remove(oldest.keys(), id);
+        if let Some(identity) = oldest.identity() {
+            self.done_identities.remove(&identity);
         }
     }
 

@@ -171,3 +171,18 @@ proptest! {
         prop_assert_eq!(diagnosis.next_deadline(), None);
     }
 }
+
+#[test]
+fn concluded_connections_are_remembered_for_two_minutes() {
+    let unjoined_after = |ms: i64| {
+        let mut diagnosis = Diagnosis::new(Settings::default());
+        diagnosis.observe(at(0, began()));
+        diagnosis.observe(at(1500, died(110)));
+        assert_eq!(concluded(diagnosis.advance(START + 10_000 * MS)).len(), 1);
+        diagnosis.advance(START + ms * MS);
+        diagnosis.observe(at(ms, retransmitted()));
+        diagnosis.finish(START + (ms + 60_000) * MS);
+        diagnosis.unjoined().values().sum::<u64>()
+    };
+    assert_eq!([unjoined_after(100_000), unjoined_after(140_000)], [0, 1]);
+}
