@@ -45,6 +45,15 @@ impl Trace {
         Self { live, log, names, diagnosis, trouble: Vec::new(), told: 0, ports_used_up: 0 }
     }
 
+    /// Only conclusions are told from now on: whoever asks for nothing else need not pay for it.
+    #[must_use]
+    pub fn conclusions_only(mut self) -> Self {
+        let settings = Settings { conclusions_only: true, ..self.diagnosis.settings() };
+        self.diagnosis = Diagnosis::new(settings);
+        self.diagnosis.set_node(self.live.node_facts());
+        self
+    }
+
     /// What changed, with names, as soon as anything did; may be empty, and is at the latest at `wake`. May be dropped
     /// and called again.
     pub async fn next(&mut self, wake: Option<Instant>) -> Result<Vec<Update>, LiveError> {

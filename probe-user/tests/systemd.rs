@@ -1,5 +1,8 @@
 //! The unit for nodes without Kubernetes, as far as systemd's own tools can judge it here.
 
+// Helpers of tests may fail as tests do.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -78,12 +81,12 @@ fn the_filter_leaves_what_the_program_needs() {
     let unit = fs::read_to_string(UNIT).unwrap();
     for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
         let (denies, names) = line.strip_prefix('~').map_or((false, line), |names| (true, names));
-        let mut named = BTreeSet::new();
-        names.split_whitespace().for_each(|name| sets.expand(name, &mut named));
+        let mut calls = BTreeSet::new();
+        names.split_whitespace().for_each(|name| sets.expand(name, &mut calls));
         if denies {
-            allowed.retain(|name| !named.contains(name));
+            allowed.retain(|name| !calls.contains(name));
         } else {
-            allowed.extend(named);
+            allowed.extend(calls);
         }
     }
     let source = fs::read_to_string(CALLS).unwrap();

@@ -65,7 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Ok(())
         })?;
         println!("\nkernel {}:", kernel.name);
-        results.iter().for_each(|result| println!("{}", row(kernel.name, result)));
+        for result in &results {
+            println!("{}", row(kernel.name, result));
+        }
         failed |= status != 0 || results.is_empty();
     }
     println!("written to {}", folder().display());

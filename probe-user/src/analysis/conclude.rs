@@ -37,6 +37,7 @@ const SETTINGS: Settings = Settings {
     silence_ns: 60 * SECOND,
     log_wait_ns: 120 * SECOND,
     give_up_ns: PATIENCE_NS,
+    conclusions_only: false,
 };
 
 /// Finds the incidents in everything that was read.

@@ -64,7 +64,7 @@ pub(super) async fn serve(
     let node = names.hints().best_name();
     let ways = args.deliveries(node.clone())?;
     let way_files = ways.files();
-    let deliveries = Deliveries::start(ways)?;
+    let deliveries = Deliveries::start(&ways)?;
     let confined = if args.privileges.keep_privileges {
         complain("privileges are kept, as asked for");
         None
@@ -82,7 +82,7 @@ pub(super) async fn serve(
     let server =
         bound.map(|bound| start_server(bound, requests, recent.clone(), confined.as_ref())).transpose()?;
     let recheck = Recheck::new(netns, Some(root), settings.check_every);
-    let trace = Trace::new(live, log, names);
+    let trace = Trace::new(live, log, names).conclusions_only();
     let parts = Parts {
         trace,
         recheck,

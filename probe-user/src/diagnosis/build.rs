@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::advice::{Cause, NodeFacts, advise};
+use super::advice::NodeFacts;
+use super::advisor::Advisor;
 use super::evidence;
 use super::incident::{Confidence, Connection, Hijack, Incident, OwnerInfo, ServiceInfo, Verdict};
 use super::judge::{Case, Judgement};
@@ -29,7 +30,7 @@ pub(super) fn incident_id(start: Nanos, local: Option<SocketAddr>, remote: Optio
 pub(super) fn incident(
     case: &Case<'_>,
     judged: Judgement,
-    node: &NodeFacts,
+    advisor: &Advisor,
     tables: &Tables,
     line: Option<&Line>,
 ) -> Incident {
@@ -38,8 +39,7 @@ pub(super) fn incident(
     let (local, remote) = (tuple.map(|tuple| tuple.local), tuple.map(|tuple| tuple.remote));
     let advice = match judged.verdict {
         Verdict::Collision | Verdict::CollisionSnat | Verdict::ReuseDelay => {
-            let node = with_service_ports(node, connection.netns(), connection.start(), tables);
-            advise(&node, &Cause { verdict: judged.verdict, local, remote })
+            advisor.on(judged.verdict, connection, tables)
         }
         _ => Vec::new(),
     };

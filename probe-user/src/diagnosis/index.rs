@@ -26,6 +26,15 @@ pub(super) struct Keys {
     pub(super) seq: Option<u32>,
 }
 
+impl Keys {
+    /// What a fact is found by, and finds by. A kernel gives the address of a socket to the next one at once, so that
+    /// thousands may have had it; a fact that names the connect's addresses belongs to no connection with others
+    /// ([`super::join`]).
+    fn of_fact(&self) -> Self {
+        Self { socket: self.socket.filter(|_| self.tuple.is_none()), ..*self }
+    }
+}
+
 /// Numbers by each of their keys.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -58,9 +67,19 @@ impl Index {
         }
     }
 
+    /// The same for a fact, see [`Keys::of_fact`].
+    pub(super) fn insert_fact(&mut self, keys: &Keys, id: Id) {
+        self.insert(&keys.of_fact(), id);
+    }
+
+    /// The same for a fact.
+    pub(super) fn remove_fact(&mut self, keys: &Keys, id: Id) {
+        self.remove(&keys.of_fact(), id);
+    }
+
     /// Connections that a fact with these keys may belong to (`self` indexes connections).
     pub(super) fn for_fact(&self, keys: &Keys) -> BTreeSet<Id> {
-        let mut found = self.same(keys);
+        let mut found = self.same(&keys.of_fact());
         if let (Some(remote), Some(seq)) = (keys.remote, keys.seq) {
             self.window(remote, seq.wrapping_sub(MAX_SYN_DATA), seq, &mut found);
             // Connections whose ISN nobody knows.

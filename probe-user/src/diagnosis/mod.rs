@@ -6,6 +6,7 @@
 //! enough that facts out of order are still joined.
 
 pub mod advice;
+mod advisor;
 mod build;
 mod connection;
 pub mod evidence;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub silence_ns: i64,
     /// How long a connection that is due is kept for the kubelet's log line about it: zero where no log is read.
     pub log_wait_ns: i64,
+    /// Only conclusions are told: nobody asks for what is still open.
+    pub conclusions_only: bool,
     /// A connection whose end was never seen is concluded after this (a SYN_SENT socket lives about 130 s).
     pub give_up_ns: i64,
 }
@@ -68,6 +71,7 @@ impl Default for Settings {
             settle_ns: 10_000_000_000,
             silence_ns: 1_000_000_000,
             log_wait_ns: 0,
+            conclusions_only: false,
             give_up_ns: 300_000_000_000,
         }
     }
@@ -97,9 +101,14 @@ impl Diagnosis {
         Self { state: state::State::new(settings) }
     }
 
+    /// Its bounds and patience.
+    pub const fn settings(&self) -> Settings {
+        self.state.settings()
+    }
+
     /// What is known about the node's ports, for the advice of all later updates.
     pub fn set_node(&mut self, node: NodeFacts) {
-        self.state.node = node;
+        self.state.advisor.set_node(node);
     }
 
     /// Takes one fact. Concludes nothing, unless the bound on connections forces it.
@@ -148,6 +157,11 @@ impl Diagnosis {
     /// Failed probes of the kubelet's log that fit several connections equally well, so that they were joined to none.
     pub fn probe_failures_ambiguous(&self) -> u64 {
         self.state.lines.ambiguous
+    }
+
+    /// Connections that are watched now.
+    pub fn open(&self) -> u64 {
+        self.state.open()
     }
 
     /// Connections without proof of a hijack yet, for a caller that can look their rows up in `ip_vs_conn`,

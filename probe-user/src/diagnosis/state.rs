@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::advice::NodeFacts;
+use super::advisor::Advisor;
 use super::build;
 use super::connection::{Identity, Report, Tracked};
 use super::exhaustion::{Exhaustion, Key};
@@ -23,7 +23,7 @@ mod logged;
 #[derive(Debug, Default)]
 pub(super) struct State {
     settings: Settings,
-    pub(super) node: NodeFacts,
+    pub(super) advisor: Advisor,
     connections: BTreeMap<Id, Tracked>,
     identities: BTreeMap<Identity, Id>,
     connection_index: Index,
@@ -51,6 +51,10 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
+    }
+
+    pub(super) const fn settings(&self) -> Settings {
+        self.settings
     }
 
     pub(super) fn observe(&mut self, observation: Observation) -> Vec<Update> {
@@ -104,8 +108,11 @@ impl State {
 
     /// Connections watched so far.
     pub(super) fn watched(&self) -> u64 {
-        let open = u64::try_from(self.connections.len()).unwrap_or(u64::MAX);
-        self.counts.values().sum::<u64>().saturating_add(open)
+        self.counts.values().sum::<u64>().saturating_add(self.open())
+    }
+
+    pub(super) fn open(&self) -> u64 {
+        u64::try_from(self.connections.len()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
@@ -192,7 +199,7 @@ impl State {
 
     fn hold(&mut self, held: Held) -> Vec<Update> {
         let id = self.number();
-        self.fact_index.insert(&held.keys, id);
+        self.fact_index.insert_fact(&held.keys, id);
         self.parked.insert((held.at(), id));
         self.facts.insert(id, held);
         for connection in self.join(id) {
@@ -251,10 +258,13 @@ impl State {
 
     fn incident(&self, case: &Case<'_>, judged: Judgement, line: Option<&Line>) -> Box<Incident> {
         let judged = if line.is_some() { judged.given_up() } else { judged };
-        Box::new(build::incident(case, judged, &self.node, &self.tables, line))
+        Box::new(build::incident(case, judged, &self.advisor, &self.tables, line))
     }
 
     fn began(&self, id: Id) -> Option<Update> {
+        if self.settings.conclusions_only {
+            return None;
+        }
         let case = self.case(self.connections.get(&id)?);
         let judged = case.judge();
         (judged.verdict != Verdict::None).then(|| Update::Began(self.incident(&case, judged, None)))
@@ -305,10 +315,11 @@ impl State {
             return self.conclude(id);
         }
         let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
-        let update = Update::Clear(self.incident(&case, judged, line));
+        let wanted = !self.settings.conclusions_only;
+        let update = wanted.then(|| Update::Clear(self.incident(&case, judged, line)));
         self.connections.get_mut(&id)?.told = true;
         self.refresh(id);
-        Some(update)
+        update
     }
 
     fn conclude(&mut self, id: Id) -> Option<Update> {
@@ -333,7 +344,8 @@ impl State {
         let source = held.observation.source.clone();
         let mut updates = Vec::new();
         if self.exhaustion.add(key, held.at(), source, owner.clone()) {
-            updates.extend(self.exhaustion.incident(&key, &self.node).map(Box::new).map(Update::Clear));
+            updates
+                .extend(self.exhaustion.incident(&key, self.advisor.node()).map(Box::new).map(Update::Clear));
         }
         while let Some(key) = self.exhaustion.surplus() {
             self.forgotten = self.forgotten.saturating_add(1);
@@ -343,7 +355,7 @@ impl State {
     }
 
     fn conclude_exhaustion(&mut self, key: &Key) -> Option<Update> {
-        let incident = self.exhaustion.incident(key, &self.node);
+        let incident = self.exhaustion.incident(key, self.advisor.node());
         self.exhaustion.remove(key);
         count(&mut self.counts, Verdict::Exhaustion);
         incident.map(|incident| Update::Concluded(Box::new(incident)))

@@ -3,7 +3,8 @@
 use super::metrics::{Family, Samples};
 use super::metrics_text::{Kind, Value};
 use crate::diagnosis::incident::{Outcome, Verdict};
-use crate::serve::snapshot::{IncidentKind, Snapshot};
+use crate::kernel::ladder::Need;
+use crate::serve::snapshot::{HookView, IncidentKind, Snapshot};
 
 type Name = &'static str;
 
@@ -88,7 +89,7 @@ pub const FAMILIES: &[Family] = &[
         "portclash_connects_out_of_ports",
         &[],
         "Connects that failed because no source port was free (EADDRNOTAVAIL).",
-        |now, out| out.add([], now.ports_used_up),
+        |now, out| out.known([], out_of_ports(now)),
     ),
     gauge(
         "portclash_exposure_check_timestamp_seconds",
@@ -376,6 +377,12 @@ fn pod_incidents(now: &Snapshot, out: &mut Samples) {
     if now.label_pods {
         out.add(["_other", "_other"], now.by_other_pods);
     }
+}
+
+/// Connects without a free port; unknown where nothing sees how connect() ends.
+pub(super) fn out_of_ports(now: &Snapshot) -> Option<u64> {
+    let unseen = |hook: &HookView| hook.need == Need::ConnectEnd.name() && hook.way.is_none();
+    (!now.hooks.iter().any(unseen)).then_some(now.ports_used_up)
 }
 
 fn services(now: &Snapshot, out: &mut Samples) {

@@ -69,3 +69,11 @@ fn names_of_verdicts_and_outcomes_are_those_of_the_json() {
         assert_eq!(serde_json::to_value(outcome).unwrap(), outcome_name(outcome));
     }
 }
+
+#[test]
+fn connects_without_a_port_are_unknown_where_nothing_sees_how_connect_ends() {
+    let mut now = samples::busy();
+    assert!(render(&now, Flavour::Prometheus).contains("\nportclash_connects_out_of_ports_total 9\n"));
+    now.hooks.push(crate::serve::snapshot::HookView { need: "connect_end", way: None });
+    assert!(!render(&now, Flavour::Prometheus).contains("portclash_connects_out_of_ports"));
+}

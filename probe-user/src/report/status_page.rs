@@ -2,6 +2,7 @@
 
 use super::html::{POLICY, STYLE, card};
 use super::html_build::Html;
+use super::metrics_families::out_of_ports;
 use super::text::{counted, grouped};
 use super::text_words as words;
 use crate::diagnosis::incident::{Outcome, Verdict};
@@ -238,10 +239,7 @@ fn hooks(html: &mut Html, now: &Snapshot) {
                         html.element("td", &[], hook.need);
                         match hook.way {
                             Some(way) => html.element("td", &[], way),
-                            None => html.within("td", &[], |html| {
-                                html.element("span", &[("class", "warn")], "nothing");
-                                html.text(&without(hook.need));
-                            }),
+                            None => html.element("td", &[], &format!("nothing{}", without(hook.need))),
                         }
                     });
                 }
@@ -263,6 +261,7 @@ fn rest(html: &mut Html, now: &Snapshot) {
             .table
             .services
             .iter()
+            .filter(|(_, count)| **count > 0)
             .map(|(protocol, count)| format!("{} {protocol}", grouped(*count)))
             .collect();
         let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
@@ -271,7 +270,9 @@ fn rest(html: &mut Html, now: &Snapshot) {
     if let Some(connects) = now.connects {
         facts.push(("Connects", grouped(connects)));
     }
-    facts.push(("Out of source ports", format!("{} connects", grouped(now.ports_used_up))));
+    if let Some(count) = out_of_ports(now) {
+        facts.push(("Out of source ports", format!("{} connects", grouped(count))));
+    }
     for source in &now.pods {
         let state = source.trouble.clone().unwrap_or_else(|| "works".to_owned());
         let state = match source.last_word {

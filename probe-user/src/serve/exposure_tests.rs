@@ -10,7 +10,10 @@ fn look(node: &Node, at: Nanos) -> Look {
 
 fn with_table(reserved: &str, ports: &[u16]) -> Node {
     let mut node = samples::ranges("20000 40000", Some(reserved));
-    let rows: String = ports.iter().map(|port| format!("TCP  10.23.77.129:{port} rr\n")).collect();
+    let mut rows = String::new();
+    for port in ports {
+        rows += &format!("TCP  10.23.77.129:{port} rr\n");
+    }
     node.ipvs = samples::table(&rows);
     node.addresses = samples::seed().addresses;
     node
@@ -55,10 +58,9 @@ fn another_service_on_a_told_port_is_news_and_a_name_alone_is_not() {
 fn a_setting_that_is_changed_back_is_counted() {
     let mut watch = ExposureWatch::default();
     let mut changes = Vec::new();
-    for (at, reserved) in
-        ["30000-31000,31704", "30000-31000", "30000-31000,31704", "30000-31000"].iter().enumerate()
+    for (at, reserved) in (1..).zip(["30000-31000,31704", "30000-31000", "30000-31000,31704", "30000-31000"])
     {
-        let mut look = look(&with_table(reserved, &[31704]), at as Nanos);
+        let mut look = look(&with_table(reserved, &[31704]), at);
         look.possible_causes.insert(RESERVED, vec!["tuned runs (pid 7): x".to_owned()]);
         changes.extend(watch.take(&look));
     }

@@ -24,7 +24,7 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
         incidents: counts.incidents.clone(),
         by_pod: counts.by_pod.clone(),
         by_other_pods: counts.by_other_pods,
-        open_connections: trace.diagnosis().open_connections().len() as u64,
+        open_connections: trace.diagnosis().open(),
         connects: summary.connects_seen,
         ports_used_up: trace.ports_used_up(),
         lost: summary.lost,

@@ -14,6 +14,7 @@ use super::recheck::Recheck;
 use super::recorder::Recorder;
 use super::sidecar::{Sidecar, Tellers};
 use super::snapshot::Request;
+use crate::memory;
 use crate::sources::live::LiveError;
 use crate::trace::Trace;
 
@@ -116,6 +117,8 @@ pub async fn run(
         notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)),
     );
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    memory::give_back();
+    memory::forget_code();
     notifier.ready();
     tokio::pin!(stop);
     let end = loop {
@@ -132,6 +135,11 @@ pub async fn run(
             Some(request) = requests.recv() => sidecar.answer(request),
             look = recheck.next(known, table) => sidecar.take_look(look)?,
             _ = tick.tick() => {
+                // Where nothing is observed, as with an empty table, nothing else would come to this.
+                sidecar.release_hooks()?;
+                if sidecar.needs_restart() {
+                    break End::NeedsRestart;
+                }
                 sidecar.look_after()?;
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
@@ -143,7 +151,7 @@ pub async fn run(
                     recheck.set_every(settings.check_every);
                     sidecar.set_settings(settings);
                     if let Some(deliveries) = deliveries {
-                        sidecar.replace_deliveries(deliveries);
+                        sidecar.replace_deliveries(&deliveries);
                     }
                 }
                 notifier.ready();

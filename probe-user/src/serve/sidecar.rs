@@ -89,7 +89,7 @@ impl Sidecar {
     }
 
     /// Goes on with other ways out.
-    pub(super) fn replace_deliveries(&mut self, options: deliver::Options) {
+    pub(super) fn replace_deliveries(&mut self, options: &deliver::Options) {
         if let Err(error) = self.tellers.deliveries.replace(options, self.settings.drain) {
             (self.tellers.say)(&format!("{error}; incidents go where they went before"));
         }

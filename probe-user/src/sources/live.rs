@@ -1,6 +1,7 @@
 //! The live source: kernel events, the node's service table and its IPVS connection table, as observations.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,8 @@ pub struct Live {
     /// The IPVS connection table is not looked at before this.
     next_look: Option<Instant>,
     pending: VecDeque<Observation>,
+    /// Which ip_vs is loaded, see [`ipvs_module`].
+    module: Option<u64>,
 }
 
 /// How much rarer the table is polled where its changes are announced.
@@ -112,7 +115,8 @@ impl Live {
         })?;
         let mut ring = tracer.take_ring()?;
         let packets = if options.packets { Some(tracer.take_packets()?) } else { None };
-        tracer.attach(ipvs_loaded())?;
+        let module = ipvs_module();
+        tracer.attach(module.is_some())?;
         let own = NetNs::own()?;
         let self_test = selftest::run(&mut tracer, &mut ring, own.inode)?;
         // With the trigger, polling only catches what the trigger might miss.
@@ -137,6 +141,7 @@ impl Live {
             own_connects: 0,
             next_look: None,
             pending: VecDeque::new(),
+            module,
         };
         let read = live.reader.read()?;
         live.take_table(read)?;
@@ -168,13 +173,16 @@ impl Live {
                     waiting?;
                     return Ok(Vec::new());
                 }
-                _ = self.poll.tick() => self.refresh()?,
+                _ = self.poll.tick() => {
+                    self.refresh()?;
+                    return Ok(self.pending.drain(..).collect());
+                }
                 () = sleep_until(wake) => {
                     if self.reread_at.is_some_and(|at| at <= Instant::now()) {
                         self.refresh()?;
-                    } else {
-                        return Ok(Vec::new());
+                        return Ok(self.pending.drain(..).collect());
                     }
+                    return Ok(Vec::new());
                 }
             }
         }
@@ -226,7 +234,13 @@ impl Live {
     /// Reads the table again, hands the differences to the kernel side, and re-attaches what follows ip_vs.
     fn refresh(&mut self) -> Result<(), LiveError> {
         self.reread_at = None;
-        self.tracer.ipvs_module_changed(ipvs_loaded());
+        let module = ipvs_module();
+        if module != self.module && module.is_some() {
+            // What was hooked went with the one that was there before, although one is there again.
+            self.tracer.ipvs_module_changed(false);
+        }
+        self.module = module;
+        self.tracer.ipvs_module_changed(module.is_some());
         // A change after this is announced again.
         self.tracer.services.rearm_trigger()?;
         let read = self.reader.read()?;
@@ -349,9 +363,9 @@ pub(crate) fn check_kernel(version: Option<KernelVersion>) -> Result<(), LiveErr
 
 /// Events that are taken out of the ring in one go: when they come without end, others must still get their turn, and memory
 /// for all that a ring holds is not needed at once.
-const MOST_AT_ONCE: usize = 1024;
+const MOST_AT_ONCE: usize = 256;
 /// So many times that are taken at the end: more than any ring holds, should events come for ever.
-const MOST_REMAINING: usize = 1024;
+const MOST_REMAINING: usize = 4096;
 
 /// What came out of the ring.
 struct Drained {
@@ -397,7 +411,13 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// True if ip_vs is there, as a module or built in.
 pub fn ipvs_loaded() -> bool {
-    Path::new("/sys/module/ip_vs").exists()
+    ipvs_module().is_some()
+}
+
+/// Names the ip_vs that is there, as a module or built in: one that was loaded anew has another number (the inode of its
+/// folder in sysfs).
+fn ipvs_module() -> Option<u64> {
+    std::fs::metadata("/sys/module/ip_vs").ok().map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ const CALLS: &[(&str, c_long, [c_long; 5])] = &[
     ("kill", libc::SYS_kill, [0x7fff_fffe, 0, 0, 0, 0]),
     ("prctl(PR_SET_DUMPABLE)", libc::SYS_prctl, [libc::PR_SET_DUMPABLE as c_long, 99, 0, 0, 0]),
     ("prlimit64(set)", libc::SYS_prlimit64, [0, 99, 8, 0, 0]),
-    ("ioctl(TIOCSTI)", libc::SYS_ioctl, [-1, libc::TIOCSTI as c_long, 0, 0, 0]),
+    ("ioctl(TIOCSTI)", libc::SYS_ioctl, [-1, libc::TIOCSTI.cast_signed(), 0, 0, 0]),
     ("io_uring_setup", libc::SYS_io_uring_setup, [0, 0, 0, 0, 0]),
     ("keyctl", libc::SYS_keyctl, [-1, 0, 0, 0, 0]),
     ("open_by_handle_at", libc::SYS_open_by_handle_at, [-1, 0, 0, 0, 0]),
@@ -55,9 +55,9 @@ const CALLS: &[(&str, c_long, [c_long; 5])] = &[
 
 /// Error number of a call; 0 = none.
 fn errno(call: c_long, arguments: [c_long; 5]) -> i32 {
-    let [a, b, c, d, e] = arguments;
+    let [first, second, third, fourth, fifth] = arguments;
     // SAFETY: the arguments are chosen so that the kernel refuses every one of them, and none is a valid pointer.
-    let result = unsafe { libc::syscall(call, a, b, c, d, e) };
+    let result = unsafe { libc::syscall(call, first, second, third, fourth, fifth) };
     if result == -1 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 }
 }
 

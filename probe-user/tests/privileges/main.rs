@@ -1,6 +1,9 @@
 //! A process confines itself and tries what it must not and what it must be able to do. Privileges belong to threads, and
 //! the usual harness runs tests in threads of its own: so every case is a process with one thread, this program again.
 
+// Helpers of tests may fail as tests do.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 mod allowed;
 mod forbidden;
 mod hooks;

@@ -302,7 +302,10 @@ fn volume_on_node(volume: &Value, given: &Given<'_>) -> Result<String> {
     let mut fields = Fields::of("a volume", volume)?;
     let name = fields.text("name")?;
     if let Some(path) = volume.pointer("/hostPath/path").and_then(Value::as_str) {
-        ensure!(volume["hostPath"]["type"] == "Directory", "{name}: the lab knows folders only");
+        ensure!(
+            volume.pointer("/hostPath/type").is_some_and(|kind| *kind == "Directory"),
+            "{name}: the lab knows folders only"
+        );
         ensure!(Path::new(path).is_dir(), "the node has no folder {path}");
         return Ok(path.to_owned());
     }

@@ -34,7 +34,7 @@ pub fn settle(lab: &mut Lab, mut running: Sidecar, made: u64, time: Duration) ->
         let incidents = metrics.count("portclash_incidents_total", &[]);
         Ok([incidents, metrics.lost(), metrics.count("portclash_open_connections", &[])])
     };
-    running.wait_until("nothing comes any more", Duration::from_secs(60), |sidecar| {
+    running.wait_until("nothing comes any more", Duration::from_mins(1), |sidecar| {
         let before = seen(sidecar)?;
         std::thread::sleep(Duration::from_millis(700));
         Ok(seen(sidecar)? == before)
@@ -49,7 +49,7 @@ pub fn settle(lab: &mut Lab, mut running: Sidecar, made: u64, time: Duration) ->
     let result = json!({
         "seconds": time.as_secs_f64(),
         "connects_made": made,
-        "connects_per_second": made as f64 / time.as_secs_f64(),
+        "connects_per_second": f64::from(u32::try_from(made)?) / time.as_secs_f64(),
         "told": all,
         "told_in_full": stopped.incidents.len(),
         "connects_lost_ring_full": unseen,

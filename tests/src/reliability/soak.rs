@@ -72,7 +72,8 @@ struct Made {
 fn finish(lab: &mut Lab, mut running: Sidecar, made: &Made, series: &Series) -> Result<Value> {
     // The last ones are concluded 250 ms after their end.
     let collision = ["verdict=\"collision\""];
-    let enough = |found: Option<f64>| found.is_some_and(|found| found as u64 >= made.collisions);
+    let collisions = f64::from(u32::try_from(made.collisions)?);
+    let enough = |found: Option<f64>| found.is_some_and(|found| found >= collisions);
     let waited =
         running.wait_for_metric("portclash_incidents_total", &collision, Duration::from_secs(20), enough);
     let metrics = running.metrics()?;

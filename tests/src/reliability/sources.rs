@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::trouble::{collide, wait_for_collisions};
 use crate::containers::NODE_NAME;
-use crate::kubelet::{KUBECONFIG, Kubelet};
+use crate::kubelet::{AUTHORITY, KUBECONFIG, Kubelet, TOKEN_FILE};
 use crate::lab::Lab;
 use crate::prober::Release;
 use crate::sidecar::Sidecar;
@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The kubelet goes, and comes back with another certificate and another token, which is in the same file.
 pub fn kubelet_gone(lab: &mut Lab) -> Result<Value> {
-    source_gone(lab, "kubelet", &["--pods", "kubelet"])
+    let arguments = ["--pods", "kubelet", "--kubelet-token", TOKEN_FILE, "--kubelet-ca", AUTHORITY];
+    source_gone(lab, "kubelet", &arguments)
 }
 
 /// The same with the API server.
@@ -59,7 +60,7 @@ fn source_gone(lab: &mut Lab, source: &str, arguments: &[&str]) -> Result<Value>
     drop(again);
     lab.note("portclash serve said", &stopped.messages);
     let secret = ["another-token-of-the-lab", "a-token-of-the-lab"];
-    let lines = format!("{:?}", stopped);
+    let lines = format!("{stopped:?}");
     ensure!(!secret.iter().any(|secret| lines.contains(secret)), "the token was told");
     let backend = |incident: &Value| {
         incident

@@ -118,16 +118,16 @@ fn set_clock(seconds: i64) -> Result<()> {
 pub fn clock_stepped(lab: &mut Lab) -> Result<Value> {
     services(39_010, 4)?;
     let mut running = Sidecar::start(&[])?;
-    let mut stepped = 0;
+    let mut steps = 0;
     for (port, step) in [(39_010, 3600), (39_011, -7200), (39_012, 3600)] {
         let socket = begin(port, remote()?)?;
         std::thread::sleep(SHORT);
         set_clock(step)?;
         std::thread::sleep(SHORT);
         drop(socket);
-        stepped += 1;
-        wait_for_collisions(&mut running, stepped)?;
-        let said = usize::try_from(stepped)?;
+        steps += 1;
+        wait_for_collisions(&mut running, steps)?;
+        let said = usize::try_from(steps)?;
         running.wait_until("it says that the clock was set", Duration::from_secs(30), |sidecar| {
             Ok(sidecar.messages().matches("the clock was set").count() >= said)
         })?;
@@ -195,7 +195,7 @@ pub fn services_changed(_: &mut Lab, count: u16) -> Result<Value> {
         "changed_in_ms": ms(changed_in)?,
         "resident_kib": [before.resident_kib, with_all.resident_kib, after.resident_kib],
         "peak_kib": after.peak_kib,
-        "cpu_seconds": (after.cpu - before.cpu).as_secs_f64(),
+        "cpu_seconds": after.cpu.saturating_sub(before.cpu).as_secs_f64(),
     }))
 }
 

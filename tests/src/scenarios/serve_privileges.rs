@@ -61,6 +61,8 @@ fn play(lab: &mut Lab, port: u16, capabilities: &str, arguments: &[&str]) -> Res
     let addresses = Addresses::v4(port);
     lab.service(&addresses.local, &[&addresses.backend])?;
     let connect = probe(&addresses.local, &addresses.remote)?;
+    // Of a scenario that failed.
+    let _ = std::fs::remove_dir_all(CAPTURES);
     let mut running = Sidecar::start_limited(
         Some(&with_memory(capabilities)),
         &[&["--record", CAPTURES], arguments].concat(),

@@ -214,12 +214,11 @@ fn patches_are_about_objects_of_the_base() {
     for (path, documents) in files().into_iter().filter(|(path, _)| path.ends_with("kustomization.yaml")) {
         let listed: Kustomization = serde_json::from_value(documents[0].clone()).unwrap();
         for patch in listed.patches {
-            let about = match patch.target {
-                Some(target) => (json!(target["kind"]), json!(target["name"])),
-                None => {
-                    let object = &super::documents(&path.parent().unwrap().join(&patch.path))[0];
-                    (object["kind"].clone(), object["metadata"]["name"].clone())
-                }
+            let about = if let Some(target) = patch.target {
+                (json!(target["kind"]), json!(target["name"]))
+            } else {
+                let object = &super::documents(&path.parent().unwrap().join(&patch.path))[0];
+                (object["kind"].clone(), object["metadata"]["name"].clone())
             };
             assert!(base.contains(&about), "{}: {about:?}", path.display());
         }

@@ -83,7 +83,7 @@ impl State {
 
     pub(super) fn forget_fact(&mut self, id: Id) {
         let Some(fact) = self.facts.remove(&id) else { return };
-        self.fact_index.remove(&fact.keys, id);
+        self.fact_index.remove_fact(&fact.keys, id);
         self.parked.remove(&(fact.at(), id));
         if let Some(connection) = fact.owner.and_then(|owner| self.connections.get_mut(&owner)) {
             connection.facts.remove(&id);

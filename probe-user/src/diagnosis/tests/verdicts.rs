@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::make::*;
 use crate::diagnosis::incident::{Confidence, Outcome, Verdict};
 use crate::diagnosis::{Diagnosis, NodeFacts, Settings, Update};
-use crate::observation::{Fact, Observation, Owner};
+use crate::observation::{Fact, Nanos, Observation, Owner};
 
 fn judged(observations: impl IntoIterator<Item = Observation>) -> (Verdict, Outcome, Confidence) {
     let incident = incident(observations);
@@ -319,4 +319,44 @@ fn exhaustion_is_concluded_when_it_stops_and_every_ten_seconds_while_it_goes_on(
         concluded.extend(diagnosis.advance(START + ms * MS).iter().map(|_| ms));
     }
     assert_eq!(concluded, [12_000]);
+}
+
+/// The same connect from another port, as the number-th.
+fn another(number: u32) -> Fact {
+    let Fact::ConnectBegan { tuple, netns, owner, service, .. } = began() else { panic!("no connect") };
+    let (isn, socket) = (Some(number), Some(number.into()));
+    Fact::ConnectBegan { tuple, netns, isn, socket, owner, service }
+}
+
+#[test]
+fn advice_follows_what_is_known_about_the_node() {
+    let mut diagnosis = Diagnosis::new(Settings::default());
+    let mut values = Vec::new();
+    for (number, ports) in [(1, vec![36_704, 40_000]), (2, vec![36_704, 40_000]), (3, vec![36_704])] {
+        if number != 2 {
+            let reserved = Some(String::new());
+            diagnosis.set_node(NodeFacts { service_ports: ports, reserved, ..NodeFacts::default() });
+        }
+        let mut updates = diagnosis.observe(at(Nanos::from(number) * 1000, another(number)));
+        updates.extend(diagnosis.finish(START + 3_600_000 * MS));
+        values
+            .extend(concluded(updates).into_iter().map(|incident| incident.advice[0].value.clone().unwrap()));
+    }
+    assert_eq!(values, ["36704,40000", "36704,40000", "36704"]);
+}
+
+#[test]
+fn whoever_asks_for_conclusions_only_gets_the_same_and_nothing_else() {
+    let facts =
+        || [at(0, began()), at(0, hijacked()), at(0, reset(BACKEND, Some(BACKEND_NS))), at(1500, died(110))];
+    let told = |conclusions_only| {
+        let mut diagnosis = Diagnosis::new(Settings { conclusions_only, ..Settings::default() });
+        let mut updates: Vec<Update> = facts().into_iter().flat_map(|fact| diagnosis.observe(fact)).collect();
+        updates.extend(diagnosis.advance(START + 10 * MS));
+        updates.extend(diagnosis.advance(START + 10_000 * MS));
+        updates
+    };
+    let (all, conclusions) = (told(false), told(true));
+    assert!(all.len() > 1 && conclusions.len() == 1, "{all:#?} {conclusions:#?}");
+    assert_eq!(all.last(), conclusions.last());
 }

@@ -27,7 +27,7 @@ impl Lab {
             authority: authority.file(),
         };
         let options = Options { node: Some("node-a".into()), events: Some(api), ..Options::default() };
-        let deliveries = Deliveries::start_with(options, patience).unwrap();
+        let deliveries = Deliveries::start_with(&options, patience).unwrap();
         Self { server, authority, deliveries }
     }
 

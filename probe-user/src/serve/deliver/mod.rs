@@ -117,25 +117,25 @@ pub struct Deliveries {
 
 impl Deliveries {
     /// Starts them, within a tokio runtime. Nothing is connected to before there is an incident.
-    pub fn start(options: Options) -> Result<Self, TargetError> {
+    pub fn start(options: &Options) -> Result<Self, TargetError> {
         Self::start_with(options, Patience::default())
     }
 
-    fn start_with(options: Options, patience: Patience) -> Result<Self, TargetError> {
+    fn start_with(options: &Options, patience: Patience) -> Result<Self, TargetError> {
         let mut ways = Vec::new();
         if let Some(webhook) = &options.webhook {
             let target = Target::new("--webhook", webhook, patience.timeouts)?;
             ways.push(Way::start("webhook", webhook::Webhook::new(target), patience));
         }
         #[cfg(feature = "kube")]
-        if let Some(server) = options.events {
-            let events = event::Events::new(server, options.node.clone(), patience);
+        if let Some(server) = &options.events {
+            let events = event::Events::new(server.clone(), options.node.clone(), patience);
             ways.push(Way::start("event", events, patience));
         }
         #[cfg(feature = "otlp")]
         if let Some(otlp) = &options.otlp {
             let target = Target::new("--otlp", otlp, patience.timeouts)?;
-            ways.push(Way::start("otlp", otlp::Otlp::new(target, options.node), patience));
+            ways.push(Way::start("otlp", otlp::Otlp::new(target, options.node.clone()), patience));
         }
         Ok(Self { ways })
     }
@@ -165,7 +165,7 @@ impl Deliveries {
 
     /// Goes on with other ways. The counts of those that stay go on; what the old ones still have is finished in the
     /// background, at most for `limit`. If an option is wrong, nothing changes.
-    pub fn replace(&mut self, options: Options, limit: Duration) -> Result<(), TargetError> {
+    pub fn replace(&mut self, options: &Options, limit: Duration) -> Result<(), TargetError> {
         let new = Self::start(options)?;
         let old = std::mem::replace(self, new);
         for mut way in old.ways {

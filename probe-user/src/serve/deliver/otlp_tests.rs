@@ -13,7 +13,7 @@ async fn deliver(path: &str, reply: &'static str) -> (Server, crate::serve::snap
     let server = Server::start(None, move |_| Reply::ok(reply)).await;
     let otlp = TargetOptions { url: format!("http://{}{path}", server.address), ..TargetOptions::default() };
     let options = Options { node: Some("node-a".into()), otlp: Some(otlp), ..Options::default() };
-    let deliveries = Deliveries::start_with(options, PATIENCE).unwrap();
+    let deliveries = Deliveries::start_with(&options, PATIENCE).unwrap();
     deliveries.send(&incident(1));
     let view = deliveries.drain(DEADLINE).await.remove("otlp").unwrap();
     (server, view)

@@ -38,7 +38,7 @@ fn at(address: SocketAddr, path: &str) -> TargetOptions {
 }
 
 fn start(webhook: TargetOptions, patience: Patience) -> Deliveries {
-    Deliveries::start_with(Options { webhook: Some(webhook), ..Options::default() }, patience).unwrap()
+    Deliveries::start_with(&Options { webhook: Some(webhook), ..Options::default() }, patience).unwrap()
 }
 
 fn webhook(deliveries: &Deliveries) -> DeliveryView {
@@ -198,12 +198,12 @@ async fn other_options_take_over_with_the_counts_and_wrong_ones_change_nothing()
     until("it arrives", || webhook(&deliveries).sent == 1).await;
     let with = |webhook| Options { webhook, ..Options::default() };
     let wrong = TargetOptions { url: "ftp://x".into(), ..TargetOptions::default() };
-    deliveries.replace(with(Some(wrong)), DEADLINE).unwrap_err();
-    deliveries.replace(with(Some(at(second.address, "/"))), DEADLINE).unwrap();
+    deliveries.replace(&with(Some(wrong)), DEADLINE).unwrap_err();
+    deliveries.replace(&with(Some(at(second.address, "/"))), DEADLINE).unwrap();
     deliveries.send(&incident(2));
     until("it arrives", || webhook(&deliveries).sent == 2).await;
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
-    deliveries.replace(with(None), DEADLINE).unwrap();
+    deliveries.replace(&with(None), DEADLINE).unwrap();
     deliveries.send(&incident(3));
     assert!(deliveries.views().is_empty());
 }

@@ -231,7 +231,6 @@ pub(super) const IOCTLS: &[u64] =
 pub(super) const PERF_IOCTLS: &[u64] = &[0x2400, 0x2401, 0x4004_2408];
 
 /// Bits of clone(2) that make a new namespace.
-#[expect(clippy::cast_sign_loss, reason = "bits of a flag word, the sign bit unused")]
 pub(super) const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
