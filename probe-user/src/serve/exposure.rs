@@ -127,7 +127,10 @@ impl ExposureWatch {
         let ports = look.check.exposed_ports.as_deref().unwrap_or_default();
         let new: Vec<ExposedPort> = ports.iter().filter(|port| self.is_new(port)).cloned().collect();
         if !new.is_empty() {
-            self.newly_exposed += new.len() as u64;
+            // What was so at the first look is told, but has not become so.
+            if self.last.is_some() {
+                self.newly_exposed += new.len() as u64;
+            }
             changes.push(newly_exposed(new, look));
         }
         self.last = Some(self.viewed(look));

@@ -33,7 +33,7 @@ fn a_node_port_in_the_ephemeral_range_is_told_once() {
     assert!(watch.take(&look(&with_table("", &[31000]), 4)).is_empty());
     assert!(watch.take(&look(&with_table("", &[31704, 31000]), 5)).is_empty());
     let view = watch.view().unwrap();
-    assert_eq!((view.exposed_ports, view.newly_exposed, view.checked_at), (Some(2), 2, 5));
+    assert_eq!((view.exposed_ports, view.newly_exposed, view.checked_at), (Some(2), 1, 5));
 }
 
 #[test]
