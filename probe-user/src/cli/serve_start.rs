@@ -167,11 +167,10 @@ fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSourc
     let http = &args.http;
     let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
     let secrets = secrets.into_iter().flatten().chain(ways).chain(&args.config.config);
-    let named = args.sources.named_files();
-    let named = named.iter().map(PathBuf::as_path);
-    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()).chain(named) {
+    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()) {
         plan.read_replaced(file);
     }
+    args.sources.named_files().iter().for_each(|file| plan.read_replaced(file));
     plan.writes.extend(args.record.record.clone());
     match (&args.kubelet_log, log) {
         (KubeletLog::Path(path), _) if path.is_dir() => plan.read_container_logs(path),
