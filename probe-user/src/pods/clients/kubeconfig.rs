@@ -60,7 +60,7 @@ pub enum KubeconfigError {
 
 /// Files that a kubeconfig names, which are read again and again; none if it cannot be read, which is said when it is used.
 pub fn named_files(path: &Path) -> Vec<PathBuf> {
-    read(path).map(|access| access.files()).unwrap_or_default()
+    read(path).map(Access::files).unwrap_or_default()
 }
 
 impl Access {
