@@ -236,6 +236,7 @@ pub fn module_reloaded(lab: &mut Lab, times: u16) -> Result<Value> {
     ensure!(stopped.messages.contains("privileges"), "it does not say why:\n{}", stopped.messages);
     let mut again = Sidecar::start(&[])?;
     services(39_019, 1)?;
+    wait_for_services(&mut again, 1)?;
     collide(39_019, SHORT)?;
     wait_for_collisions(&mut again, 1)?;
     again.stop()?;
@@ -250,12 +251,19 @@ pub fn module_reloaded(lab: &mut Lab, times: u16) -> Result<Value> {
 /// The module goes and comes back, with one service.
 fn reload(running: &mut Sidecar, port: u16) -> Result<()> {
     unload()?;
-    let tcp = ["protocol=\"tcp\""];
-    let limit = Duration::from_secs(30);
-    running.wait_for_metric("portclash_services", &tcp, limit, |seen| seen.is_none_or(|seen| seen == 0.0))?;
+    wait_for_services(running, 0)?;
     load()?;
     services(port, 1)?;
-    running.wait_for_metric("portclash_services", &tcp, limit, |seen| seen == Some(1.0))
+    wait_for_services(running, 1)
+}
+
+/// Until the sidecar knows so many TCP services: a connect before that is none of them.
+fn wait_for_services(running: &mut Sidecar, count: u32) -> Result<()> {
+    let tcp = ["protocol=\"tcp\""];
+    let limit = Duration::from_secs(30);
+    running.wait_for_metric("portclash_services", &tcp, limit, |seen| {
+        seen.unwrap_or(0.0).total_cmp(&count.into()).is_eq()
+    })
 }
 
 /// The disk of the captures is full, and has room again.
