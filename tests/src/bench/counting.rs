@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::client::{Rate, Server};
 use super::{SPELL, control, described, row};
+use crate::reliability::process::Usage;
 
 /// Who counts.
 pub(super) struct Counter {
@@ -89,17 +90,6 @@ impl Counting {
         Ok(())
     }
 
-    /// Processor time of the process and its threads so far, ended ones included.
-    fn processor_time(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("no stat")?;
-        // utime and stime are fields 14 and 15; the first after the name is field 3.
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks = ticks.sum::<Result<u64, _>>()?;
-        // A tick is 10 ms in what /proc shows, whatever the kernel's own is (USER_HZ).
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
     /// Ends it, and hands back the summary where it is portclash.
     fn stop(mut self) -> Result<Option<Value>> {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
@@ -167,10 +157,10 @@ fn counted_rate(counter: &Counter, server: &Server) -> Result<Rate> {
 
 fn reader(counter: &Counter, server: &Server) -> Result<Value> {
     let process = counter.start(server)?;
-    let before = process.processor_time()?;
+    let before = Usage::of(process.child.id())?.cpu;
     let begun = Instant::now();
     let rate = server.paced(PACED_TIME, &[], PACE)?;
-    let used = process.processor_time()?.saturating_sub(before);
+    let used = Usage::of(process.child.id())?.cpu.saturating_sub(before);
     let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
     let summary = process.stop()?;
     let lost = summary.as_ref().map(|summary| {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::{Server, connect_from};
 use super::observer::AUTO;
 use super::programs::{FdInfo, fd_infos, number};
+use crate::reliability::process::Usage;
 
 /// Address of the service with this number. All are on the loopback, so that any can be bound to; none has a port
 /// that the kernel gives to clients (32768 and up).
@@ -41,7 +42,7 @@ pub(super) fn measure(count: u32) -> Result<Value> {
     let mut tracer = AUTO.trace(&services)?;
     // It is read once; natively, /tmp is the machine's.
     std::fs::remove_file(services)?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", tracer.pid()))?;
+    let usage = Usage::of(tracer.pid())?;
     let maps = fd_infos(tracer.pid(), "map_id")?.iter().map(map).collect::<Result<Vec<_>>>()?;
     let last = service(count - 1);
     connect_from(last, server.address())?;
@@ -56,8 +57,8 @@ pub(super) fn measure(count: u32) -> Result<Value> {
     ensure!(losses == json!({}), "{count} services: lost {losses}");
     Ok(json!({
         "services": count,
-        "resident_kib": kib(&status, "VmRSS")?,
-        "peak_kib": kib(&status, "VmHWM")?,
+        "resident_kib": usage.resident_kib,
+        "peak_kib": usage.peak_kib,
         "maps": maps,
         "last_service_caught": true,
         "lost": losses,
@@ -68,14 +69,6 @@ fn map(info: &FdInfo) -> Result<Value> {
     let id = u32::try_from(number(info, "map_id")?)?;
     let map = aya::maps::MapInfo::from_id(id)?;
     Ok(json!({"name": map.name_as_str(), "kib": number(info, "memlock")?.div_ceil(1024)}))
-}
-
-/// A line such as `VmRSS:  1234 kB` of `/proc/PID/status`.
-fn kib(status: &str, name: &str) -> Result<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number =
-        line.and_then(|rest| rest.split_whitespace().next()).with_context(|| format!("no {name}"))?;
-    Ok(number.parse()?)
 }
 
 #[cfg(test)]
@@ -89,12 +82,5 @@ mod tests {
         let services: BTreeSet<SocketAddr> = (0..200_000).map(service).collect();
         assert_eq!(services.len(), 200_000);
         assert!(services.iter().all(|service| service.ip().is_loopback() && service.port() < 32_768));
-    }
-
-    #[test]
-    fn memory_is_read_from_a_status() {
-        let status = "Name:\tportclash\nVmHWM:\t   42000 kB\nVmRSS:\t    1234 kB\n";
-        assert_eq!(kib(status, "VmRSS").unwrap(), 1234);
-        assert!(kib(status, "VmSwap").is_err());
     }
 }
