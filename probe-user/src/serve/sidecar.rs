@@ -19,6 +19,7 @@ use super::snapshot::{DeliveryView, Request, Snapshot};
 use crate::diagnosis::Update;
 use crate::diagnosis::incident::Incident;
 use crate::kernel::loader::LoadError;
+use crate::memory;
 use crate::node::kernel_info::KernelInfo;
 use crate::observation::Nanos;
 use crate::report::json;
@@ -222,6 +223,8 @@ impl Sidecar {
                 "the clock was set {direction} by {seconds}.{millis:03} s; times from now on follow it"
             ));
         }
+        // Tables of many services come and go, several versions of them at once for a moment.
+        memory::give_back();
         self.say_news();
         self.tell_repeats(false)
     }

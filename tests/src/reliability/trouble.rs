@@ -182,6 +182,8 @@ pub fn services_changed(_: &mut Lab, count: u16) -> Result<Value> {
     let gone = begin(FIRST + count / 2 + 3, remote()?)?;
     std::thread::sleep(SHORT);
     drop(gone);
+    // Memory of tables that are gone is given back when it looks after itself, every 10 s.
+    std::thread::sleep(Duration::from_secs(12));
     let after = Usage::of(running.pid())?;
     let metrics = running.metrics()?;
     let stopped = running.stop()?;
@@ -319,14 +321,11 @@ pub fn netns_churn(_: &mut Lab, count: u32) -> Result<Value> {
     let mut running = Sidecar::start(&["--record", "/run/churn"])?;
     // What the first ones cost once is no leak.
     (0..10).try_for_each(|_| short_lived())?;
+    collide(39_040, SHORT)?;
+    wait_for_collisions(&mut running, 1)?;
     let before = Usage::of(running.pid())?;
     let begun = Instant::now();
-    for number in 0..count {
-        short_lived()?;
-        if number == count / 2 {
-            collide(39_040, SHORT)?;
-        }
-    }
+    (0..count).try_for_each(|_| short_lived())?;
     let took = begun.elapsed();
     collide(39_041, SHORT)?;
     wait_for_collisions(&mut running, 2)?;
@@ -336,6 +335,7 @@ pub fn netns_churn(_: &mut Lab, count: u32) -> Result<Value> {
     let result = json!({
         "namespaces": count,
         "seconds": took.as_secs_f64(),
+        "anonymous_kib": [before.anonymous_kib, after.anonymous_kib],
         "resident_kib": [before.resident_kib, after.resident_kib],
         "fds": [before.fds, after.fds],
         "lost": metrics.lost(),
@@ -346,7 +346,8 @@ pub fn netns_churn(_: &mut Lab, count: u32) -> Result<Value> {
         "two collisions and no loss were expected: {result:#}"
     );
     ensure!(after.fds <= before.fds + 1, "descriptors pile up: {result:#}");
-    ensure!(after.resident_kib <= before.resident_kib + 1024, "memory piles up: {result:#}");
+    // Code that runs for the first time is resident from then on, and is no leak.
+    ensure!(after.anonymous_kib <= before.anonymous_kib + 1024, "memory piles up: {result:#}");
     Ok(result)
 }
 
