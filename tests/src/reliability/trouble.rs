@@ -184,6 +184,10 @@ pub fn services_changed(_: &mut Lab, count: u16) -> Result<Value> {
     drop(gone);
     // Memory of tables that are gone is given back when it looks after itself, every 10 s.
     std::thread::sleep(Duration::from_secs(12));
+    if count > 1000 {
+        // Memory of tables that are gone is given back when it looks after itself, every 10 s.
+        std::thread::sleep(Duration::from_secs(12));
+    }
     let after = Usage::of(running.pid())?;
     let metrics = running.metrics()?;
     let stopped = running.stop()?;
