@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{command, workspace};
 
@@ -148,21 +149,31 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// True if the system's releases have all of these packages.
+/// True if the system's releases have all of these packages, by fresh lists.
 pub(crate) fn knows(packages: &[&str]) -> bool {
     let apt = Apt::system();
-    let all = |apt: &Apt| packages.iter().all(|package| apt.candidate(package).is_some());
-    all(&apt) || (apt.update().is_ok() && all(&apt))
+    // Whether a foreign source cannot be reached does not decide it.
+    let _ = refresh_once(&apt);
+    packages.iter().all(|package| apt.candidate(package).is_some())
 }
 
-/// Installs packages; the lists are fetched anew only if apt does not know one of them.
+/// Fetches the system's lists, once per run: old ones offer versions that do not fit together any more, or that the mirror
+/// no longer has.
+fn refresh_once(apt: &Apt) -> Result<()> {
+    static REFRESHED: OnceLock<Result<(), String>> = OnceLock::new();
+    let refreshed = REFRESHED.get_or_init(|| apt.update().map_err(|error| format!("{error:#}")));
+    refreshed.clone().map_err(|error| anyhow!("fetch the lists of packages: {error}"))
+}
+
+/// Installs packages, or brings them to the version that the system's releases have now.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if !is_root() {
         bail!("not root: run `sudo apt-get install {}`, then this again", packages.join(" "));
     }
     let apt = Apt::system();
-    if packages.iter().any(|package| apt.candidate(package).is_none()) {
-        apt.update()?;
+    if let Err(error) = refresh_once(&apt) {
+        // A mirror that does not answer, or a foreign one: what is known may do.
+        println!("note: {error:#}");
     }
     let mut install = apt.command("apt-get");
     install

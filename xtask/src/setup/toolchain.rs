@@ -1,6 +1,7 @@
 //! The toolchain that compiles the kernel side: any rustc and cargo with the standard library's source, because
 //! `core` is built for the BPF target.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,9 @@ const VARIABLE: &str = "PORTCLASH_EBPF_RUSTC";
 /// A consistent compiler, cargo and source in Debian.
 const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
+/// Versions of LLVM that the pinned bpf-linker can be built against.
+pub(crate) const LLVM: RangeInclusive<u32> = 21..=23;
+
 /// A rustc and the cargo beside it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Toolchain {
@@ -26,7 +30,7 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
-    /// The toolchain of this rustc, if it has the standard library's source and a cargo.
+    /// The toolchain of this rustc, if it has the standard library's source and a cargo, whatever its LLVM.
     fn of(rustc: &Path) -> Option<Self> {
         let cargo = rustc.with_file_name("cargo");
         if !rustc.is_file() || !cargo.is_file() {
@@ -37,6 +41,11 @@ impl Toolchain {
         let version = command::output(Command::new(rustc).arg("-vV")).ok()?;
         source.is_file().then_some(())?;
         Some(Self { rustc: rustc.to_owned(), cargo, llvm: llvm_major(&version)? })
+    }
+
+    /// Whether there is a linker for what it compiles.
+    fn links(&self) -> bool {
+        LLVM.contains(&self.llvm)
     }
 
     /// Writes target/setup/ebpf-toolchain, which the build script of probe-user reads.
@@ -74,7 +83,13 @@ pub(crate) fn ensure() -> Result<Toolchain> {
              rust-web-src, or rustup's component rust-src, or name one in PORTCLASH_EBPF_RUSTC",
         )?;
     }
-    find()?.context("what was installed has no source of the standard library")
+    find()?.with_context(|| {
+        format!(
+            "what was installed has no source of the standard library, or not LLVM {} to {} inside, as bpf-linker needs",
+            LLVM.start(),
+            LLVM.end()
+        )
+    })
 }
 
 fn find() -> Result<Option<Toolchain>> {
@@ -83,7 +98,11 @@ fn find() -> Result<Option<Toolchain>> {
         let found = Toolchain::of(&rustc);
         let name = rustc.display();
         return match found {
-            Some(toolchain) => Ok(Some(toolchain)),
+            Some(toolchain) if toolchain.links() => Ok(Some(toolchain)),
+            Some(Toolchain { llvm, .. }) => {
+                let (first, last) = (LLVM.start(), LLVM.end());
+                bail!("{VARIABLE}={name}: it has LLVM {llvm} inside, and bpf-linker needs {first} to {last}")
+            }
             None => {
                 bail!("{VARIABLE}={name}: no rustc with a cargo beside it and the standard library's source")
             }
@@ -91,7 +110,8 @@ fn find() -> Result<Option<Toolchain>> {
     }
     Ok(std::iter::once(PathBuf::from("/usr/bin/rustc"))
         .chain(rustup_compilers())
-        .find_map(|rustc| Toolchain::of(&rustc)))
+        .filter_map(|rustc| Toolchain::of(&rustc))
+        .find(Toolchain::links))
 }
 
 /// Compilers of rustup's toolchains, nightly first: it needs no bootstrap switch.
@@ -119,6 +139,14 @@ mod tests {
     fn the_major_version_of_llvm_is_read() {
         assert_eq!(llvm_major("rustc 1.96.0\nhost: x\nLLVM version: 22.1.8\n"), Some(22));
         assert_eq!(llvm_major("rustc 1.96.0\n"), None);
+    }
+
+    #[test]
+    fn a_compiler_that_the_linker_does_not_know_is_not_taken() {
+        let with = |llvm| Toolchain { rustc: PathBuf::new(), cargo: PathBuf::new(), llvm };
+        assert!(!with(19).links(), "Debian bookworm's rustc-web before its update");
+        assert!(with(22).links());
+        assert!(!with(24).links());
     }
 
     #[test]
