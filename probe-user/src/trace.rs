@@ -58,7 +58,10 @@ impl Trace {
     /// and called again.
     pub async fn next(&mut self, wake: Option<Instant>) -> Result<Vec<Update>, LiveError> {
         let now = self.live.clock().now();
-        let due = self.diagnosis.next_deadline().map(|at| Instant::now() + until(at, now));
+        // While proof is looked for, nothing is concluded; finding it ends the waiting.
+        let idle = self.live.looks_since().is_none();
+        let due = self.diagnosis.next_deadline().filter(|_| idle);
+        let due = due.map(|at| Instant::now() + until(at, now));
         let wake = [wake, due].into_iter().flatten().min();
         let observations = tokio::select! {
             observations = self.live.next(wake) => observations?,
@@ -75,7 +78,10 @@ impl Trace {
     pub fn remaining(&mut self) -> Vec<Update> {
         let mut remaining = self.live.remaining();
         remaining.extend(self.log.as_mut().map(KubeletLogSource::remaining).unwrap_or_default());
-        self.take(remaining)
+        let mut updates = self.take(remaining);
+        let proof = self.live.finish_look();
+        updates.extend(self.take(proof));
+        updates
     }
 
     /// Concludes everything that is open.
@@ -95,10 +101,10 @@ impl Trace {
             self.ports_used_up += u64::from(matches!(observation.fact, Fact::ConnectFailed { .. }));
             updates.extend(self.diagnosis.observe(observation));
         }
-        for row in self.live.missing_proof(|| self.diagnosis.open_connections()) {
-            updates.extend(self.diagnosis.observe(row));
-        }
-        updates.extend(self.diagnosis.advance(self.now()));
+        self.live.look_for_proof(|| self.diagnosis.open_connections());
+        // What was open when looking began is not concluded before it is known what was found.
+        let now = self.now();
+        updates.extend(self.diagnosis.advance(self.live.looks_since().map_or(now, |since| since.min(now))));
         self.note_trouble();
         self.named(updates)
     }
@@ -159,16 +165,6 @@ impl Trace {
         }
         self.live.set_clock(now);
         Some(step)
-    }
-
-    /// Lines of the kubelet's log that were lost.
-    pub fn log_lost(&self) -> u64 {
-        self.log.as_ref().map_or(0, KubeletLogSource::lost)
-    }
-
-    /// Whether the kubelet's log is read.
-    pub const fn has_log(&self) -> bool {
-        self.log.is_some()
     }
 
     /// The time on the clock of the observations.

@@ -103,7 +103,7 @@ pub(super) fn service_info(service: &Service) -> Option<ServiceInfo> {
     Some(ServiceInfo {
         protocol: protocol.to_string(),
         address: address.to_string(),
-        scheduler: service.scheduler.clone(),
+        scheduler: service.scheduler.as_deref().map(str::to_owned),
         name: None,
         kind: None,
         backends: service.backends.iter().map(|backend| backend.address.to_string()).collect(),

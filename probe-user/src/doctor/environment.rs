@@ -107,18 +107,15 @@ fn tracefs(sys_kernel: &Path) -> Tracefs {
 }
 
 fn services(netns: NetnsSpec) -> Services {
-    let mut reader = TableReader::new(None, netns);
-    match reader.read() {
-        Ok(TableRead { table: Some(table), source }) => Services::Read {
+    let TableRead { table, source, trouble } = TableReader::new(None, netns).read_node();
+    match table {
+        Some(table) => Services::Read {
             count: table.services.len(),
             unreadable: table.unreadable.len(),
             source,
-            note: reader.trouble().map(str::to_owned),
+            note: trouble,
         },
-        Ok(TableRead { table: None, source }) => {
-            Services::Unreadable(reader.trouble().map_or(source, str::to_owned))
-        }
-        Err(error) => Services::Unreadable(error.to_string()),
+        None => Services::Unreadable(trouble.unwrap_or(source)),
     }
 }
 

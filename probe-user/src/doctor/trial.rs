@@ -9,9 +9,9 @@ use crate::kernel::ladder::{Hooks, Need};
 use crate::kernel::loader::{Hook, LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::refusal::explain;
 use crate::kernel::selftest::{self, SelfTest};
+use crate::node::ipvs_module;
 use crate::node::mounts::cgroup2_mount;
 use crate::node::netns::NetNs;
-use crate::sources::live::ipvs_loaded;
 
 /// What the trial showed.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub fn run(hooks: Hooks) -> Trial {
 
 fn attach_and_test(tracer: &mut Tracer, trial: &mut Trial) {
     trial.map_bytes = map_bytes(Path::new("/proc/self/fdinfo"));
-    let attached = tracer.attach(ipvs_loaded());
+    let attached = tracer.attach(ipvs_module::is_loaded());
     trial.hooks.clone_from(tracer.hooks());
     if let Err(error) = attached {
         trial.load_failure = Some(match error {

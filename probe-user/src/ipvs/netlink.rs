@@ -12,7 +12,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 use super::netlink_wire::{GET_DEST, GET_SERVICE, backends_of, put};
 pub use super::netlink_wire::{Raw, parse_backend, parse_service};
 use super::rows::RowLog;
-use super::table::{ServiceId, ServiceTable};
+use super::table::{ServiceId, ServiceTable, SharedNames};
 
 /// Generic netlink family of the controller (`GENL_ID_CTRL`).
 const CONTROLLER: u16 = 16;
@@ -167,10 +167,12 @@ impl Connection {
         let mut log = RowLog::default();
         let services = self.dump(family, GET_SERVICE, Vec::new(), "reading the services")?;
         let mut number = 0;
+        let mut schedulers = SharedNames::default();
         for message in &services.messages {
             number += 1;
             match parse_service(&message.attributes) {
-                Ok(service) => {
+                Ok(mut service) => {
+                    service.scheduler = service.scheduler.map(|name| schedulers.share(&name));
                     if table.services.insert(service.id, service).is_some() {
                         log.push(number, hex(&message.attributes).as_bytes(), "this service is listed twice");
                     }

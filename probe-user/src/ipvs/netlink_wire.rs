@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
-use super::table::{Backend, Protocol, Service, ServiceId, canonical};
+use super::table::{Backend, Forward, Protocol, Service, ServiceId, canonical};
 
 pub(super) const GET_SERVICE: u8 = 4;
 pub(super) const GET_DEST: u8 = 8;
@@ -155,7 +155,7 @@ pub fn parse_service(attributes: &[u8]) -> Result<Service, String> {
     };
     Ok(Service {
         id,
-        scheduler: scheduler.filter(|name| name != "none"),
+        scheduler: scheduler.filter(|name| name != "none").map(Into::into),
         persistent_s: (flags & FLAG_PERSISTENT != 0).then_some(timeout),
         one_packet: flags & FLAG_ONE_PACKET != 0,
         backends: Vec::new(),
@@ -185,16 +185,16 @@ pub fn parse_backend(attributes: &[u8], service: ServiceId) -> Result<Backend, S
         }
     }
     let forward = match forward.ok_or("no forwarding method")? & FORWARD_MASK {
-        0 => "Masq",
-        1 => "Local",
-        2 => "Tunnel",
-        3 => "Route",
-        4 => "Bypass",
+        0 => Forward::Masq,
+        1 => Forward::Local,
+        2 => Forward::Tunnel,
+        3 => Forward::Route,
+        4 => Forward::Bypass,
         other => return Err(format!("unknown forwarding method {other}")),
     };
     Ok(Backend {
         address: socket_address(family, ip.ok_or("no address")?, port.ok_or("no port")?)?,
-        forward: forward.to_owned(),
+        forward,
         weight: weight.ok_or("no weight")?,
     })
 }

@@ -86,7 +86,7 @@ fn a_backend_takes_the_family_of_its_service_unless_it_says_another() {
     let v6 = ServiceId::Mark { mark: 1, ipv6: true };
     let v4 = ServiceId::Mark { mark: 1, ipv6: false };
     let expected =
-        Backend { address: "[fd00::2]:8443".parse().unwrap(), forward: "Tunnel".to_owned(), weight: 3 };
+        Backend { address: "[fd00::2]:8443".parse().unwrap(), forward: Forward::Tunnel, weight: 3 };
     assert_eq!(parse_backend(&message(&attributes), v6), Ok(expected.clone()));
     assert!(parse_backend(&message(&attributes), v4).unwrap().address.is_ipv4());
     attributes.push((DEST_FAMILY, AF_INET6.to_ne_bytes().to_vec()));

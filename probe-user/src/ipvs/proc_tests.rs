@@ -1,5 +1,5 @@
 use super::*;
-use crate::ipvs::table::{Protocol, Service};
+use crate::ipvs::table::{Forward, Protocol, Service};
 use std::fmt::Write as _;
 
 const HEADER: &str = "IP Virtual Server version 1.2.1 (size=4096)\n\
@@ -20,11 +20,10 @@ fn a_service_and_its_backend() {
         "TCP  0A000001:8F60 rr  persistent 2700000 FFFFFFFF\n  \
          -> 0AF40014:1F90      Masq    1      0          1         \n",
     );
-    let backend =
-        Backend { address: "10.244.0.20:8080".parse().unwrap(), forward: "Masq".to_owned(), weight: 1 };
+    let backend = Backend { address: "10.244.0.20:8080".parse().unwrap(), forward: Forward::Masq, weight: 1 };
     let service = Service {
         id: tcp("10.0.0.1:36704"),
-        scheduler: Some("rr".to_owned()),
+        scheduler: Some("rr".into()),
         persistent_s: Some(10800),
         one_packet: false,
         backends: vec![backend],

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
-use super::table::{Backend, Protocol, Service, ServiceId, ServiceTable};
+use super::table::{Backend, Forward, Protocol, Service, ServiceId, ServiceTable};
 use super::{Content, Form, parse_services_with};
 
 const HZ: u32 = 300;
@@ -28,10 +28,10 @@ fn id() -> impl Strategy<Value = ServiceId> {
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    let forward = prop_oneof![Just("Masq"), Just("Route"), Just("Tunnel")];
+    let forward = prop_oneof![Just(Forward::Masq), Just(Forward::Route), Just(Forward::Tunnel)];
     (address(), forward, 0..=i32::MAX.cast_unsigned()).prop_map(|(address, forward, weight)| Backend {
         address,
-        forward: forward.to_owned(),
+        forward,
         weight,
     })
 }
@@ -43,7 +43,7 @@ fn service() -> impl Strategy<Value = Service> {
     (id(), scheduler, persistent, any::<bool>(), backends).prop_map(
         |(id, scheduler, persistent_s, one_packet, backends)| Service {
             id,
-            scheduler: Some(scheduler.to_owned()),
+            scheduler: Some(scheduler.into()),
             persistent_s,
             one_packet,
             backends,

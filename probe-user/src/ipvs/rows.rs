@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::table::{Backend, Protocol, Service, ServiceId, ServiceTable, Unreadable, canonical};
+use super::table::{
+    Backend, Forward, Protocol, Service, ServiceId, ServiceTable, SharedNames, Unreadable, canonical,
+};
 
 /// Bytes of a row that are kept for display.
 const SHOWN_BYTES: usize = 200;
@@ -151,6 +153,7 @@ impl TableBuilder {
 
     pub(super) fn finish(mut self) -> ServiceTable {
         let mut table = ServiceTable::default();
+        let mut schedulers = SharedNames::default();
         // Rows that say their family first, so that the others take what is left.
         self.services.sort_by_key(|pending| (family_rank(pending), pending.line));
         for pending in self.services {
@@ -167,7 +170,7 @@ impl TableBuilder {
                 Entry::Vacant(vacant) => {
                     vacant.insert(Service {
                         id,
-                        scheduler: pending.row.scheduler,
+                        scheduler: pending.row.scheduler.map(|name| schedulers.share(&name)),
                         persistent_s: pending.row.persistent_s,
                         one_packet: pending.row.one_packet,
                         backends: pending.backends,
@@ -203,7 +206,7 @@ fn family_rank(pending: &Pending) -> u8 {
 /// family of their service (kernel: `ip_vs_genl_set_cmd`).
 fn mark_family(pending: &Pending) -> Option<bool> {
     let RowId::MarkOfUnknownFamily { hint, .. } = pending.row.id else { return None };
-    let plain = pending.backends.iter().find(|backend| backend.forward != "Tunnel");
+    let plain = pending.backends.iter().find(|backend| backend.forward != Forward::Tunnel);
     hint.or_else(|| plain.or(pending.backends.first()).map(|backend| backend.address.is_ipv6()))
 }
 
@@ -263,9 +266,8 @@ pub(super) fn fixed_hex(word: &str, digits: usize) -> Option<u32> {
 }
 
 /// How a backend is reached, as the tables print it.
-pub(super) fn forward(word: &str) -> Result<String, String> {
-    match word {
-        "Masq" | "Route" | "Tunnel" | "Local" | "Bypass" => Ok(word.to_owned()),
-        other => Err(format!("unknown forwarding method `{other}`")),
-    }
+pub(super) fn forward(word: &str) -> Result<Forward, String> {
+    use Forward::{Bypass, Local, Masq, Route, Tunnel};
+    let known = [Masq, Route, Tunnel, Local, Bypass].into_iter().find(|forward| forward.as_str() == word);
+    known.ok_or_else(|| format!("unknown forwarding method `{word}`"))
 }

@@ -1,8 +1,9 @@
 //! The IPVS service table as a value: services, their backends, and what a reader could not read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +26,43 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// How IPVS sends to a backend, its "packet forwarding method" (kernel: `IP_VS_CONN_F_FWD_MASK`, ip_vs.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Forward {
+    /// With addresses translated; what kube-proxy uses.
+    Masq,
+    /// To the backend's link address.
+    Route,
+    /// In a tunnel.
+    Tunnel,
+    /// The backend is this node.
+    Local,
+    /// Past IPVS.
+    Bypass,
+    /// The source has no such column.
+    NotSaid,
+}
+
+impl Forward {
+    /// As the tables print it; `unknown` where they do not.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Masq => "Masq",
+            Self::Route => "Route",
+            Self::Tunnel => "Tunnel",
+            Self::Local => "Local",
+            Self::Bypass => "Bypass",
+            Self::NotSaid => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What selects the packets of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServiceId {
@@ -44,8 +82,8 @@ pub enum ServiceId {
 pub struct Backend {
     /// Address and port that IPVS sends to.
     pub address: SocketAddr,
-    /// How it is sent: `Masq`, `Route`, `Tunnel`, `Local`.
-    pub forward: String,
+    /// How it is sent.
+    pub forward: Forward,
     /// Scheduling weight; 0 receives nothing new.
     pub weight: u32,
 }
@@ -55,8 +93,8 @@ pub struct Backend {
 pub struct Service {
     /// What selects its packets.
     pub id: ServiceId,
-    /// Name of the scheduler, such as `rr`; `None` where the source does not say.
-    pub scheduler: Option<String>,
+    /// Name of the scheduler, such as `rr`; `None` where the source does not say. The services of a table share it.
+    pub scheduler: Option<Arc<str>>,
     /// Persistence timeout in seconds; `None` = not persistent.
     pub persistent_s: Option<u32>,
     /// One-packet scheduling (UDP).
@@ -83,6 +121,21 @@ pub struct ServiceTable {
     pub services: BTreeMap<ServiceId, Service>,
     /// Rows that could not be read.
     pub unreadable: Vec<Unreadable>,
+}
+
+/// One name for the thousands of services that have the same.
+#[derive(Default)]
+pub(super) struct SharedNames(BTreeSet<Arc<str>>);
+
+impl SharedNames {
+    pub(super) fn share(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
 }
 
 impl ServiceTable {

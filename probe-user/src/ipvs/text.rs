@@ -4,12 +4,10 @@
 
 use super::proc::{ConnectionTable, connection_rows};
 use super::rows::{self, RowId, ServiceRow, TableBuilder};
-use super::table::{Backend, IpvsConnection, Protocol, ServiceId, ServiceTable};
+use super::table::{Backend, Forward, IpvsConnection, Protocol, ServiceId, ServiceTable};
 
 /// ipvsadm's timeout for `-p` without a number, seconds.
 const DEFAULT_PERSISTENCE_S: u32 = 360;
-/// [`Backend::forward`] where the source has no such column.
-pub const FORWARD_NOT_SAID: &str = "unknown";
 
 /// What follows the addresses in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +15,7 @@ pub enum Columns {
     /// `ipvsadm -Ln`: scheduler and flags; forwarding method and weight.
     Scheduler,
     /// `--stats`, `--rate` and other listings of numbers: these are no schedulers and no weights. The backends get
-    /// [`FORWARD_NOT_SAID`] and weight 1.
+    /// [`Forward::NotSaid`] and weight 1.
     Counters,
 }
 
@@ -73,7 +71,7 @@ fn listed_backend(rest: &str, columns: Columns) -> Result<Backend, String> {
     let mut words = rest.split_ascii_whitespace();
     let address = rows::decimal_address(words.next().ok_or("the row ends before its address")?)?;
     if columns == Columns::Counters {
-        return Ok(Backend { address, forward: FORWARD_NOT_SAID.to_owned(), weight: 1 });
+        return Ok(Backend { address, forward: Forward::NotSaid, weight: 1 });
     }
     let forward = rows::forward(words.next().ok_or("the row ends before its forwarding method")?)?;
     let weight = rows::number(words.next().ok_or("the row ends before its weight")?, "weight")?;
@@ -113,7 +111,7 @@ struct Command<'a> {
     persistent_s: Option<u32>,
     one_packet: bool,
     server: Option<&'a str>,
-    forward: Option<&'static str>,
+    forward: Option<Forward>,
     weight: Option<u32>,
 }
 
@@ -148,9 +146,9 @@ impl<'a> Command<'a> {
                 "-s" | "--scheduler" => command.scheduler = Some(value()?),
                 "-o" | "--ops" | "ops" => command.one_packet = true,
                 "-r" | "--real-server" => command.server = Some(value()?),
-                "-m" | "--masquerading" => command.forward = Some("Masq"),
-                "-g" | "--gatewaying" => command.forward = Some("Route"),
-                "-i" | "--ipip" => command.forward = Some("Tunnel"),
+                "-m" | "--masquerading" => command.forward = Some(Forward::Masq),
+                "-g" | "--gatewaying" => command.forward = Some(Forward::Route),
+                "-i" | "--ipip" => command.forward = Some(Forward::Tunnel),
                 "-w" | "--weight" => command.weight = Some(rows::number(value()?, "weight")?),
                 "-p" | "--persistent" => {
                     let timeout =
@@ -193,7 +191,7 @@ impl<'a> Command<'a> {
             (Ok(ip), ServiceId::Address(_, service)) => std::net::SocketAddr::new(ip, service.port()),
             _ => rows::decimal_address(server)?,
         };
-        let forward = self.forward.unwrap_or("Route").to_owned();
+        let forward = self.forward.unwrap_or(Forward::Route);
         Ok(Backend { address, forward, weight: self.weight.unwrap_or(1) })
     }
 }

@@ -63,7 +63,7 @@ fn counters_are_no_schedulers() {
     let mark = &table.services[&ServiceId::Mark { mark: 296, ipv6: false }];
     assert_eq!(mark.scheduler, None);
     assert_eq!(mark.backends[0].address, "172.50.0.21:0".parse().unwrap());
-    assert_eq!(mark.backends[0].forward, FORWARD_NOT_SAID);
+    assert_eq!(mark.backends[0].forward, Forward::NotSaid);
     assert_eq!(table.services[&tcp("10.0.0.1:443")].scheduler, None);
     assert!(!parse_services(text.as_bytes()).unwrap().notes.is_empty());
 }
@@ -123,8 +123,7 @@ fn the_commands_of_ipvsadm_sn() {
     assert_eq!(table.unreadable, []);
     let service = &table.services[&tcp("10.0.0.5:31055")];
     assert_eq!((service.persistent_s, service.scheduler.as_deref()), (Some(10800), Some("rr")));
-    let backend =
-        Backend { address: "10.244.1.2:80".parse().unwrap(), forward: "Masq".to_owned(), weight: 1 };
+    let backend = Backend { address: "10.244.1.2:80".parse().unwrap(), forward: Forward::Masq, weight: 1 };
     assert_eq!(service.backends, [backend]);
     assert!(!service.one_packet);
     for ip in ["10.0.0.5:53", "10.0.0.6:53", "10.0.0.7:53"] {
@@ -138,7 +137,7 @@ fn the_commands_of_ipvsadm_sn() {
     let service = &table.services[&tcp("[fd00::5]:80")];
     assert_eq!(service.scheduler.as_deref(), Some("sh"));
     assert_eq!(service.backends[0].address, "[fd00::6]:80".parse().unwrap());
-    assert_eq!(service.backends[0].forward, "Tunnel");
+    assert_eq!(service.backends[0].forward, Forward::Tunnel);
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod cgroup_id;
 pub mod cmdline;
 pub mod configured;
 pub mod conntrack_text;
+pub mod ipvs_module;
 pub mod kernel_info;
 pub mod mounts;
 pub mod netns;

@@ -13,7 +13,7 @@ use super::owners::{Owners, ProcessId};
 use super::report::{self, Known};
 use super::usage::{Tally, Usage};
 use crate::exposure::choice::{Choice, Way};
-use crate::ipvs::table::{Protocol, ServiceId, ServiceTable};
+use crate::ipvs::table::{Protocol, ServiceId};
 use crate::kernel::event::socket_address;
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::{NetNs, NetnsSpec};
@@ -21,8 +21,9 @@ use crate::node::port_ranges::PortRanges;
 use crate::node::sockets::TcpState;
 use crate::node::sockets::diag::{self, SocketsError, States};
 use crate::node::sysctl::{self, EphemeralRange};
+use crate::sources::clock::Clock;
 use crate::sources::live::LiveError;
-use crate::sources::table::TableReader;
+use crate::sources::table::{CurrentTable, TableReader};
 
 /// Sockets, services and settings are read no more often than this, and sockets so rarely that it costs one hundredth
 /// of a core.
@@ -63,7 +64,7 @@ pub struct Watch {
 /// Services and port range of the namespace, and what follows from them.
 struct Settings {
     reader: TableReader,
-    table: ServiceTable,
+    table: CurrentTable,
     range: Option<EphemeralRange>,
     usable: Option<PortRanges>,
     choice: Option<Choice>,
@@ -74,7 +75,7 @@ impl Settings {
     fn new(netns: NetnsSpec) -> Self {
         Self {
             reader: TableReader::new(None, netns),
-            table: ServiceTable::default(),
+            table: CurrentTable::default(),
             range: None,
             usable: None,
             choice: None,
@@ -83,10 +84,7 @@ impl Settings {
     }
 
     fn read(&mut self, netns: &NetNs) {
-        let read = self.reader.read().ok().and_then(|read| read.table);
-        if let Some(table) = read {
-            self.table = table;
-        }
+        self.table.take(self.reader.read_node(), Clock::sample().now());
         let sysctls = sysctl::read_of(netns).ok();
         let range = sysctls.as_ref().and_then(|read| read.local_port_range);
         let reserved = sysctls.and_then(|read| read.reserved_ports);
@@ -102,13 +100,13 @@ impl Settings {
     /// Chance of a connect from an address to get a source port that is a service there.
     fn chance(&mut self, local: IpAddr, remote: SocketAddr) -> Option<f64> {
         // IPVS matches the reply of a service before it could schedule it: not at risk.
-        if self.table.tcp_service_at(remote).is_some() {
+        if self.table.current().tcp_service_at(remote).is_some() {
             return Some(0.0);
         }
         if let Some(chance) = self.chances.get(&local) {
             return Some(*chance);
         }
-        let ports = self.table.services.keys().filter_map(|id| match id {
+        let ports = self.table.current().services.keys().filter_map(|id| match id {
             ServiceId::Address(Protocol::Tcp, address) if address.ip() == local => Some(address.port()),
             _ => None,
         });
@@ -290,7 +288,7 @@ impl Watch {
         if self.settings.usable.is_none() {
             sentences.push("the range of local ports cannot be read".to_owned());
         }
-        sentences.extend(self.settings.reader.trouble().map(str::to_owned));
+        sentences.extend(self.settings.table.trouble().map(str::to_owned));
         sentences
     }
 

@@ -38,7 +38,7 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
         table: TableView {
             services: services(live.table().current()),
             reads: live.table().reads,
-            failures: live.reader().failures(),
+            failures: live.table().failures(),
             read_at: live.table().read_at,
             unreadable: live.table().current().unreadable.len() as u64,
         },
@@ -70,7 +70,7 @@ fn not_ready(trace: &Trace) -> Vec<String> {
     if live.table().reads == 0 {
         reasons.push("the service table was not read yet".to_owned());
     }
-    reasons.extend(live.reader().trouble().map(str::to_owned));
+    reasons.extend(live.table().trouble().map(str::to_owned));
     reasons
 }
 

@@ -1,20 +1,15 @@
 //! What the live source says about itself: how each need is served, what is missing, what was lost.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::live::Live;
 use crate::diagnosis::incident::Summary;
 use crate::diagnosis::{Diagnosis, NodeFacts};
 use crate::ipvs::table::{Protocol, ServiceId};
-use crate::kernel::ladder::{self, Need};
+use crate::kernel::ladder::Need;
 use crate::kernel::loader::LoadError;
-use crate::node::sysctl;
-use crate::observation::{Observation, Tuple};
-
-/// How soon connections are asked again whether a proof is missing, after none was.
-const NOTHING_TO_PROVE: Duration = Duration::from_millis(50);
+use crate::node::{ipvs_module, sysctl};
 
 impl Live {
     /// Says that tracing has begun: the table, and what will be missing.
@@ -24,7 +19,7 @@ impl Live {
             count => format!("{count} TCP services"),
         };
         let mut text = format!("tracing: {services} in network namespace {}; ^C ends it", self.netns().inode);
-        if !self.reader().is_file() && !super::live::ipvs_loaded() {
+        if !self.tables.is_file() && !ipvs_module::is_loaded() {
             text.push_str("\nip_vs is not loaded: nothing can collide until it is");
         }
         for (need, hook) in self.tracer().hooks() {
@@ -63,29 +58,6 @@ impl Live {
         }
     }
 
-    /// Looks up the IPVS connection table for connections whose hijack no hook saw: where none is attached, and where
-    /// IPVS still had an entry from an earlier connect, so that it scheduled nothing anew. Reading a table of 100,000
-    /// rows is not free, so not often.
-    pub fn missing_proof(&mut self, open: impl FnOnce() -> Vec<(Tuple, Option<u32>)>) -> Vec<Observation> {
-        let hook = self.tracer().hooks().get(&Need::Hijack).and_then(|hook| hook.way);
-        let interval = match hook {
-            Some(ladder::CONNECTION_TABLE) => Duration::from_millis(250),
-            Some(_) => Duration::from_secs(2),
-            None => return Vec::new(),
-        };
-        if !self.may_look_up() {
-            return Vec::new();
-        }
-        // Under load there are thousands, and asking each of them again and again would take all the time there is.
-        let open: HashSet<Tuple> = open().into_iter().map(|(tuple, _)| tuple).collect();
-        if open.is_empty() {
-            self.look_again_in(NOTHING_TO_PROVE);
-            return Vec::new();
-        }
-        self.look_again_in(interval);
-        self.connection_rows(|row| open.contains(&Tuple { local: row.virtual_address, remote: row.client }))
-    }
-
     /// Needs that no hook serves, or serves less than fully, one sentence each.
     fn unmet(&self) -> Vec<String> {
         let mut sentences = Vec::new();
@@ -120,7 +92,7 @@ impl Live {
         if unreadable > 0 {
             sentences.push(format!("service table: {unreadable} rows could not be read"));
         }
-        sentences.extend(self.reader().trouble().map(str::to_owned));
+        sentences.extend(self.table().trouble().map(str::to_owned));
         sentences
     }
 
@@ -129,7 +101,7 @@ impl Live {
     fn excused(need: Need) -> bool {
         match need {
             Need::TableChange | Need::ModuleChange => true,
-            Need::Hijack | Need::NoBackend => !super::live::ipvs_loaded(),
+            Need::Hijack | Need::NoBackend => !ipvs_module::is_loaded(),
             _ => false,
         }
     }
@@ -164,7 +136,7 @@ fn concerns(program: &str, reason: &str, diagnosis: &Diagnosis) -> bool {
 mod tests {
     use super::*;
     use crate::diagnosis::Settings;
-    use crate::observation::{Fact, Tuple};
+    use crate::observation::{Fact, Observation, Tuple};
 
     #[test]
     fn skipped_runs_matter_once_a_connection_is_watched() {

@@ -1,29 +1,29 @@
 //! The live source: kernel events, the node's service table and its IPVS connection table, as observations.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::owner::Owners;
 use super::packets::{LivePacket, PacketDevice, PacketSource};
-use super::table::{CurrentTable, TableRead, TableReader};
+use super::table::{CurrentTable, TableReader};
+use super::table_watch::{TableWatch, sleep_until};
 use crate::kernel::counters::Counters;
 use crate::kernel::event::decode;
 use crate::kernel::ladder::{Hooks, Need};
 use crate::kernel::loader::{LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::selftest::{self, SelfTest, SelfTestError};
 use crate::memory;
+use crate::node::ipvs_module;
 use crate::node::kernel_info::{FLOOR, KernelInfo, KernelVersion};
 use crate::node::mounts::cgroup2_mount;
 use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
-use crate::observation::{Fact, Observation};
+use crate::observation::Observation;
 use probe_ebpf::{Event, Kind};
 
 /// What the live source is told.
@@ -75,22 +75,16 @@ pub struct Live {
     packets: Option<PacketSource>,
     pub(super) clock: Clock,
     pub(super) owners: Owners,
-    pub(super) table: CurrentTable,
+    pub(super) tables: TableWatch,
     pub(super) reset_reasons: BTreeMap<i32, String>,
-    reader: TableReader,
-    netns: NetNs,
+    pub(super) netns: NetNs,
     self_test: SelfTest,
-    poll: Interval,
-    /// When the table is to be read although nothing new came; set by triggers.
-    reread_at: Option<Instant>,
     undecodable: u64,
     /// Connects that the self-test made.
     own_connects: u64,
-    /// The IPVS connection table is not looked at before this.
-    next_look: Option<Instant>,
-    pending: VecDeque<Observation>,
-    /// Which ip_vs is loaded, see [`ipvs_module`].
-    module: Option<u64>,
+    pub(super) pending: VecDeque<Observation>,
+    /// Which ip_vs is loaded, see [`ipvs_module::current`].
+    pub(super) module: Option<u64>,
 }
 
 /// How much rarer the table is polled where its changes are announced.
@@ -115,36 +109,32 @@ impl Live {
         })?;
         let mut ring = tracer.take_ring()?;
         let packets = if options.packets { Some(tracer.take_packets()?) } else { None };
-        let module = ipvs_module();
+        let module = ipvs_module::current();
         tracer.attach(module.is_some())?;
         let own = NetNs::own()?;
         let self_test = selftest::run(&mut tracer, &mut ring, own.inode)?;
         // With the trigger, polling only catches what the trigger might miss.
         let triggered = tracer.hooks().get(&Need::TableChange).is_some_and(|hook| hook.way.is_some());
-        let mut poll = tokio::time::interval(options.poll * if triggered { TRIGGERED_POLL } else { 1 });
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        poll.reset();
+        let poll = options.poll * if triggered { TRIGGERED_POLL } else { 1 };
+        let clock = Clock::sample();
+        let reader = TableReader::new(options.ipvs.clone(), options.netns.clone());
+        let (tables, services) = TableWatch::start(reader, poll, || clock.now())?;
         let mut live = Self {
             reset_reasons: tracer.layout().reset_reasons.clone(),
             tracer,
             ring: register(ring)?,
             packets: packets.map(PacketSource::open).transpose()?,
-            clock: Clock::sample(),
+            clock,
             owners: Owners::new(Path::new("/proc"), self_test.pids_match),
-            table: CurrentTable::default(),
-            reader: TableReader::new(options.ipvs.clone(), options.netns.clone()),
+            tables,
             netns,
             self_test,
-            poll,
-            reread_at: None,
             undecodable: 0,
             own_connects: 0,
-            next_look: None,
             pending: VecDeque::new(),
             module,
         };
-        let read = live.reader.read()?;
-        live.take_table(read)?;
+        live.take_services(live.clock.now(), &services)?;
         memory::give_back();
         live.own_connects = live.tracer.counters()?.connects;
         Ok(live)
@@ -156,9 +146,13 @@ impl Live {
             if !self.pending.is_empty() {
                 return Ok(self.pending.drain(..).collect());
             }
-            let wake = [deadline, self.reread_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
+                // Rarely, so that they never keep the ring waiting; it may keep them waiting for ever.
+                come = self.tables.next() => {
+                    self.take_table(come)?;
+                    return Ok(self.pending.drain(..).collect());
+                }
                 ready = self.ring.readable_mut() => {
                     let mut guard = ready.map_err(LiveError::Wait)?;
                     let mut events = Vec::new();
@@ -173,17 +167,7 @@ impl Live {
                     waiting?;
                     return Ok(Vec::new());
                 }
-                _ = self.poll.tick() => {
-                    self.refresh()?;
-                    return Ok(self.pending.drain(..).collect());
-                }
-                () = sleep_until(wake) => {
-                    if self.reread_at.is_some_and(|at| at <= Instant::now()) {
-                        self.refresh()?;
-                        return Ok(self.pending.drain(..).collect());
-                    }
-                    return Ok(Vec::new());
-                }
+                () = sleep_until(deadline) => return Ok(Vec::new()),
             }
         }
     }
@@ -221,7 +205,7 @@ impl Live {
                 Kind::TableChanged | Kind::ModuleChanged => {
                     // The first change of a burst is read at once, the rest after it has settled.
                     let delay = if *kind == Kind::ModuleChanged { SETTLE } else { Duration::ZERO };
-                    self.reread_at.get_or_insert_with(|| Instant::now() + delay);
+                    self.tables.changed(delay);
                 }
                 _ => {
                     let observation = self.observation(*kind, event);
@@ -229,67 +213,6 @@ impl Live {
                 }
             }
         }
-    }
-
-    /// Reads the table again, hands the differences to the kernel side, and re-attaches what follows ip_vs.
-    fn refresh(&mut self) -> Result<(), LiveError> {
-        self.reread_at = None;
-        let module = ipvs_module();
-        if module != self.module && module.is_some() {
-            // What was hooked went with the one that was there before, although one is there again.
-            self.tracer.ipvs_module_changed(false);
-        }
-        self.module = module;
-        self.tracer.ipvs_module_changed(module.is_some());
-        // A change after this is announced again.
-        self.tracer.services.rearm_trigger()?;
-        let read = self.reader.read()?;
-        self.take_table(read)
-    }
-
-    fn take_table(&mut self, read: TableRead) -> Result<(), LiveError> {
-        let Some(table) = read.table else { return Ok(()) };
-        let difference = self.table.replace(table, self.clock.now());
-        if difference.is_empty() && self.table.reads > 1 {
-            return Ok(());
-        }
-        self.tracer.services.add(self.netns.inode, &difference.added)?;
-        self.tracer.services.remove(self.netns.inode, &difference.removed)?;
-        self.pending.push_back(Observation {
-            at: self.clock.now(),
-            source: Arc::from(read.source.as_str()),
-            fact: Fact::Services { netns: Some(self.netns.inode), table: self.table.shared() },
-        });
-        Ok(())
-    }
-
-    /// Reads the IPVS connection table for rows that prove a hijack nobody saw. One observation per row whose client
-    /// is in `remotes`.
-    pub fn connection_rows(
-        &mut self,
-        wanted: impl Fn(&crate::ipvs::table::IpvsConnection) -> bool,
-    ) -> Vec<Observation> {
-        let at = self.clock.now();
-        let netns = Some(self.netns.inode);
-        let rows = self.reader.connections();
-        rows.into_iter()
-            .filter(wanted)
-            .map(|row| Observation {
-                at,
-                source: "ip_vs_conn".into(),
-                fact: Fact::ConnectionRow { row, netns },
-            })
-            .collect()
-    }
-
-    /// Whether it is time to look at the IPVS connection table again.
-    pub(super) fn may_look_up(&self) -> bool {
-        self.next_look.is_none_or(|next| next <= Instant::now())
-    }
-
-    /// Not before so much time has passed.
-    pub(super) fn look_again_in(&mut self, interval: Duration) {
-        self.next_look = Some(Instant::now() + interval);
     }
 
     /// The clock of the observations.
@@ -324,12 +247,7 @@ impl Live {
 
     /// The service table as it is known now.
     pub const fn table(&self) -> &CurrentTable {
-        &self.table
-    }
-
-    /// Where the table comes from, and what its reader has to say about it.
-    pub const fn reader(&self) -> &TableReader {
-        &self.reader
+        self.tables.current()
     }
 
     /// What the self-test found out.
@@ -400,24 +318,6 @@ pub(super) fn register(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData
     // SAFETY: the ring owns its map's file descriptor and never replaces or closes it while it lives.
     let registered = unsafe { AsyncFd::register(ring) };
     registered.map_err(|error| LiveError::Wait(std::io::Error::other(error.to_string())))
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// True if ip_vs is there, as a module or built in.
-pub fn ipvs_loaded() -> bool {
-    ipvs_module().is_some()
-}
-
-/// Names the ip_vs that is there, as a module or built in: one that was loaded anew has another number (the inode of its
-/// folder in sysfs).
-fn ipvs_module() -> Option<u64> {
-    std::fs::metadata("/sys/module/ip_vs").ok().map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! One file per source of observations.
 
 mod account;
+mod beside;
 pub mod clock;
 mod configuration;
 pub mod kubelet_log;
 pub mod live;
+mod live_tables;
 pub mod node_files;
 pub mod node_live;
 pub mod offline;
@@ -15,4 +17,5 @@ pub mod owner;
 pub mod packets;
 mod pipe;
 pub mod table;
+mod table_watch;
 mod translate;

@@ -1,11 +1,11 @@
 //! The node's service table, kept fresh: re-read on the kernel's trigger and by polling, differences handed on.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ipvs::diff::{TableDiff, diff};
 use crate::ipvs::reader::{
     ReadError, TableSource, Way, read_connections, read_node_services, read_node_table,
 };
@@ -38,71 +38,59 @@ pub enum TableError {
 /// One reading of the table.
 #[derive(Debug)]
 pub struct TableRead {
-    /// The table; `None` where a file was read before and cannot have changed for us.
+    /// The table; `None` = it could not be read, the one of before stays in force.
     pub table: Option<ServiceTable>,
     /// What was read, for people.
     pub source: String,
+    /// What the reading could not do, for the list of what is incomplete.
+    pub trouble: Option<String>,
 }
 
-/// Reads the table, again and again.
-#[derive(Debug)]
+impl TableRead {
+    /// A reading that brought nothing.
+    pub fn failed(reason: impl Display) -> Self {
+        let trouble = Some(format!("service table: {reason}"));
+        Self { table: None, source: "IPVS table".into(), trouble }
+    }
+}
+
+/// Reads the table, as often as it is told.
+#[derive(Clone, Debug)]
 pub struct TableReader {
     file: Option<PathBuf>,
     netns: NetnsSpec,
-    file_read: bool,
-    /// What the last reading could not do, for the list of what is incomplete.
-    trouble: Option<String>,
-    /// How often the table could not be read.
-    failures: u64,
 }
 
 impl TableReader {
     /// From a file of the user's, else the IPVS table of the namespace.
     pub const fn new(file: Option<PathBuf>, netns: NetnsSpec) -> Self {
-        Self { file, netns, file_read: false, trouble: None, failures: 0 }
+        Self { file, netns }
     }
 
-    /// Reads the table. Only a file of the user's can fail: a node without IPVS has an empty table, and a table that
-    /// cannot be read now is tried again and said.
-    pub fn read(&mut self) -> Result<TableRead, TableError> {
+    /// Reads the table. Only a file of the user's can fail, see [`Self::read_node`].
+    pub fn read(&self) -> Result<TableRead, TableError> {
         let Some(file) = &self.file else { return Ok(self.read_node()) };
         let source = format!("service table {}", file.display());
-        if self.file_read {
-            return Ok(TableRead { table: None, source });
-        }
-        let table = read_services(file)?;
-        self.file_read = true;
-        Ok(TableRead { table: Some(table), source })
+        Ok(TableRead { table: Some(read_services(file)?), source, trouble: None })
     }
 
-    fn read_node(&mut self) -> TableRead {
+    /// Reads the IPVS table: a node without IPVS has an empty one, and one that cannot be read now is tried again and
+    /// said.
+    pub fn read_node(&self) -> TableRead {
         match read_once(&self.netns) {
             Ok(Ok((table, source))) => {
-                self.trouble = source.note;
-                let source = match source.way {
+                let way = match source.way {
                     Way::File(path) => format!("IPVS table {}", path.display()),
                     Way::Netlink { because } => format!("IPVS table by netlink ({because})"),
                 };
-                TableRead { table: Some(table), source }
+                TableRead { table: Some(table), source: way, trouble: source.note }
             }
             Ok(Err(ReadError::NotLoaded(_))) => {
-                self.trouble = None;
-                TableRead { table: Some(ServiceTable::default()), source: "no IPVS".into() }
+                TableRead { table: Some(ServiceTable::default()), source: "no IPVS".into(), trouble: None }
             }
-            Ok(Err(error)) => self.failed(&error),
-            Err(error) => self.failed(&error),
+            Ok(Err(error)) => TableRead::failed(error),
+            Err(error) => TableRead::failed(error),
         }
-    }
-
-    /// The table of before stays in force.
-    fn failed(&mut self, error: &dyn std::error::Error) -> TableRead {
-        let trouble = format!("service table: {error}");
-        if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}");
-        }
-        self.trouble = Some(trouble);
-        self.failures += 1;
-        TableRead { table: None, source: "IPVS table".into() }
     }
 
     /// Rows of the IPVS connection table; empty where there is none.
@@ -116,16 +104,6 @@ impl TableReader {
     /// True if the table is the user's file, which nothing watches.
     pub const fn is_file(&self) -> bool {
         self.file.is_some()
-    }
-
-    /// How often the table could not be read.
-    pub const fn failures(&self) -> u64 {
-        self.failures
-    }
-
-    /// What the last reading could not do.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
     }
 }
 
@@ -180,10 +158,15 @@ fn read_services(path: &Path) -> Result<ServiceTable, TableError> {
 #[derive(Debug, Default)]
 pub struct CurrentTable {
     table: Arc<ServiceTable>,
+    /// What it was read from, for people.
+    source: Arc<str>,
     /// How often the table was read.
     pub reads: u64,
     /// When it was read last; `None` = never.
     pub read_at: Option<Nanos>,
+    /// How often the table could not be read.
+    failures: u64,
+    trouble: Option<String>,
 }
 
 impl CurrentTable {
@@ -197,12 +180,41 @@ impl CurrentTable {
         Arc::clone(&self.table)
     }
 
-    /// Takes a newly read table and says what is different.
-    pub fn replace(&mut self, new: ServiceTable, now: Nanos) -> TableDiff {
-        self.reads += 1;
-        self.read_at = Some(now);
-        let difference = diff(&self.table, &new);
-        self.table = Arc::new(new);
-        difference
+    /// What it was read from, for people.
+    pub fn source(&self) -> Arc<str> {
+        Arc::clone(&self.source)
+    }
+
+    /// Takes what was read at `now`.
+    pub fn take(&mut self, read: TableRead, now: Nanos) {
+        match (read.table, read.trouble) {
+            (Some(table), trouble) => {
+                self.reads += 1;
+                self.read_at = Some(now);
+                self.table = Arc::new(table);
+                self.source = read.source.into();
+                self.trouble = trouble;
+            }
+            (None, trouble) => self.failed(trouble.unwrap_or_default()),
+        }
+    }
+
+    /// It could not be read: the table of before stays in force.
+    pub fn failed(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}");
+        }
+        self.trouble = Some(trouble);
+        self.failures += 1;
+    }
+
+    /// How often the table could not be read.
+    pub const fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// What the last reading could not do, one sentence.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 }

@@ -65,7 +65,7 @@ impl Live {
             isn: Some(event.seq),
             socket: (event.sock != 0).then_some(event.sock),
             owner: self.owners.of(event).map(Arc::new),
-            service: self.table.current().tcp_service_at(tuple.local).cloned().map(Arc::new),
+            service: self.table().current().tcp_service_at(tuple.local).cloned().map(Arc::new),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::diagnosis::incident::Incident;
 use crate::diagnosis::{Diagnosis, Settings, Update};
-use crate::ipvs::table::{Backend, IpvsConnection, Protocol, Service, ServiceId, ServiceTable};
+use crate::ipvs::table::{Backend, Forward, IpvsConnection, Protocol, Service, ServiceId, ServiceTable};
 use crate::kubelet_log::{FailureClass, ProbeFailure};
 use crate::kubernetes::pod::ProbeType;
 use crate::observation::{Fact, Nanos, Observation, Owner, Tuple};
@@ -33,10 +33,10 @@ pub(super) fn at(ms: Nanos, fact: Fact) -> Observation {
 }
 
 pub(super) fn service(local: &str, backends: &[&str]) -> Service {
-    let backend = |text: &&str| Backend { address: sock(text), forward: "Masq".to_owned(), weight: 1 };
+    let backend = |text: &&str| Backend { address: sock(text), forward: Forward::Masq, weight: 1 };
     Service {
         id: ServiceId::Address(Protocol::Tcp, sock(local)),
-        scheduler: Some("rr".to_owned()),
+        scheduler: Some("rr".into()),
         persistent_s: None,
         one_packet: false,
         backends: backends.iter().map(backend).collect(),

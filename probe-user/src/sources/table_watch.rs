@@ -1,0 +1,235 @@
+//! Keeps the service table fresh and looks things up in the IPVS connection table. Both are read beside the loop: reading
+//! tens of thousands of rows must not keep events waiting.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::beside::Beside;
+use super::table::{CurrentTable, TableError, TableRead, TableReader};
+use crate::ipvs::diff::{TableDiff, diff};
+use crate::ipvs::table::IpvsConnection;
+use crate::memory;
+use crate::observation::Nanos;
+
+/// What there is to do.
+pub(super) enum Come {
+    /// The service table is to be read again, see [`TableWatch::start_reading`].
+    Due,
+    /// It was read, see [`TableWatch::take`].
+    Read(Reading),
+    /// Rows that were looked for, and when that was.
+    Rows(Nanos, Vec<IpvsConnection>),
+}
+
+/// A service table, and how it differs from the one that was known when reading began.
+pub(super) struct Reading {
+    read: TableRead,
+    difference: TableDiff,
+}
+
+/// A look into the IPVS connection table.
+struct Look {
+    /// When it was asked for.
+    since: Nanos,
+    rows: Beside<Vec<IpvsConnection>>,
+}
+
+/// The tables of one namespace.
+pub(super) struct TableWatch {
+    reader: TableReader,
+    current: CurrentTable,
+    reading: Option<Beside<Reading>>,
+    look: Option<Look>,
+    /// The connection table is not looked at before this.
+    next_look: Option<Instant>,
+    poll: Interval,
+    /// When the service table is to be read although it was not polled for; set by triggers.
+    due: Option<Instant>,
+}
+
+impl TableWatch {
+    /// Reads the service table for the first time, at once; later ones are due every `poll`. See [`TableReader::read`].
+    pub(super) fn start(
+        reader: TableReader,
+        poll: Duration,
+        now: impl FnOnce() -> Nanos,
+    ) -> Result<(Self, TableDiff), TableError> {
+        let read = reader.read()?;
+        let mut current = CurrentTable::default();
+        let difference = read.table.as_ref().map(|table| diff(current.current(), table)).unwrap_or_default();
+        current.take(read, now());
+        let mut poll = tokio::time::interval(poll);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll.reset();
+        let watch = Self { reader, current, reading: None, look: None, next_look: None, poll, due: None };
+        Ok((watch, difference))
+    }
+
+    /// The service table as it is known now.
+    pub(super) const fn current(&self) -> &CurrentTable {
+        &self.current
+    }
+
+    /// True if the services come from the user's file, which is read once.
+    pub(super) const fn is_file(&self) -> bool {
+        self.reader.is_file()
+    }
+
+    /// The service table has changed; what follows within `settle` is read with it.
+    pub(super) fn changed(&mut self, settle: Duration) {
+        self.due.get_or_insert_with(|| Instant::now() + settle);
+    }
+
+    /// The next thing to do. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Come {
+        let idle = self.reading.is_none();
+        tokio::select! {
+            reading = done(self.reading.as_mut()) => {
+                self.reading = None;
+                Come::Read(reading.unwrap_or_else(broken_off))
+            }
+            rows = done(self.look.as_mut().map(|look| &mut look.rows)) => {
+                let since = self.look.take().map_or(0, |look| look.since);
+                Come::Rows(since, rows.unwrap_or_default())
+            }
+            _ = self.poll.tick(), if idle => Come::Due,
+            () = sleep_until(self.due), if idle => Come::Due,
+        }
+    }
+
+    /// Begins to read the service table; a change after this is read again.
+    pub(super) fn start_reading(&mut self) {
+        self.due = None;
+        if self.is_file() || self.reading.is_some() {
+            return;
+        }
+        let (reader, known) = (self.reader.clone(), self.current.shared());
+        let work = move || {
+            let read = reader.read_node();
+            let difference = read.table.as_ref().map(|table| diff(&known, table)).unwrap_or_default();
+            // The text of the table, among others.
+            memory::give_back();
+            Reading { read, difference }
+        };
+        match Beside::start("services", work) {
+            Ok(reading) => self.reading = Some(reading),
+            Err(error) => self.current.failed(no_thread(&error)),
+        }
+    }
+
+    /// Takes what was read at `now`; returns what is different, `None` if nothing is.
+    pub(super) fn take(&mut self, reading: Reading, now: Nanos) -> Option<TableDiff> {
+        let Reading { read, difference } = reading;
+        self.current.take(read, now);
+        (!difference.is_empty()).then_some(difference)
+    }
+
+    /// Whether a look into the connection table is due: none runs, and the last is long enough ago.
+    pub(super) fn may_look(&self) -> bool {
+        self.look.is_none() && self.next_look.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// Not before so much time has passed.
+    pub(super) fn look_again_in(&mut self, interval: Duration) {
+        self.next_look = Some(Instant::now() + interval);
+    }
+
+    /// Looks for rows of the connection table, at `now`.
+    pub(super) fn look(&mut self, now: Nanos, wanted: impl Fn(&IpvsConnection) -> bool + Send + 'static) {
+        let reader = self.reader.clone();
+        let rows = Beside::start("connections", move || {
+            let rows = reader.connections();
+            rows.into_iter().filter(wanted).collect()
+        });
+        // Without a thread there is no proof this time; the incident says what it lacks.
+        self.look = rows.ok().map(|rows| Look { since: now, rows });
+    }
+
+    /// Since when rows are looked for.
+    pub(super) fn looks_since(&self) -> Option<Nanos> {
+        self.look.as_ref().map(|look| look.since)
+    }
+
+    /// Waits for the rows that are looked for, if there are any. Blocks.
+    pub(super) fn finish_look(&mut self) -> Option<(Nanos, Vec<IpvsConnection>)> {
+        let Look { since, rows } = self.look.take()?;
+        Some((since, rows.wait().unwrap_or_default()))
+    }
+}
+
+async fn done<T: Send + 'static>(work: Option<&mut Beside<T>>) -> Option<T> {
+    match work {
+        Some(work) => work.done().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until a moment, or for ever.
+pub(super) async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn broken_off() -> Reading {
+    let read = TableRead::failed("the thread that read it broke off".to_owned());
+    Reading { read, difference: TableDiff::default() }
+}
+
+fn no_thread(error: &io::Error) -> String {
+    format!("service table: no thread to read it: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::netns::NetnsSpec;
+
+    #[tokio::test]
+    async fn a_change_while_the_table_is_read_is_read_afterwards() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        let read_at_start = tables.current().reads + tables.current().failures();
+        assert_eq!(read_at_start, 1);
+        tables.changed(Duration::ZERO);
+        assert!(matches!(tables.next().await, Come::Due));
+        tables.start_reading();
+        tables.changed(Duration::ZERO);
+        // Due already, but not before the reading that runs has ended.
+        let Come::Read(reading) = tables.next().await else { panic!("it was being read") };
+        assert!(tables.take(reading, 2).is_none(), "nothing is different");
+        assert_eq!(tables.current().reads + tables.current().failures(), 2);
+        assert!(matches!(tables.next().await, Come::Due));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "TCP  10.0.0.1:80 rr\n  -> 10.1.0.1:8080 Masq 1 0 0\n").unwrap();
+        let reader = TableReader::new(Some(file.path().to_owned()), NetnsSpec::default());
+        let (mut tables, added) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        assert_eq!(added.added.len(), 1);
+        tables.changed(Duration::ZERO);
+        assert!(matches!(tables.next().await, Come::Due));
+        tables.start_reading();
+        assert!(tables.reading.is_none());
+    }
+
+    #[tokio::test]
+    async fn rows_are_looked_for_one_look_at_a_time() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        assert!(tables.may_look());
+        tables.look(7, |_| true);
+        assert!(!tables.may_look());
+        assert_eq!(tables.looks_since(), Some(7));
+        let Come::Rows(since, _) = tables.next().await else { panic!("rows were looked for") };
+        assert_eq!((since, tables.looks_since()), (7, None));
+        tables.look(8, |_| true);
+        assert_eq!(tables.finish_look().map(|(since, _)| since), Some(8));
+        assert!(tables.finish_look().is_none());
+    }
+}
