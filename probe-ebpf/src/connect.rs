@@ -155,9 +155,21 @@ pub fn connect_caller(ctx: RawTracePointContext) -> i32 {
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 
-/// Stable rung, final tuple.
+/// Stable rung, final tuple; the owner was remembered by [`connect_caller`].
 #[sock_ops]
 pub fn connect_sockops(ctx: SockOpsContext) -> u32 {
+    began_sockops::<REMEMBERED>(&ctx)
+}
+
+/// Stable rung, tuple and owner: where sockops may ask who runs (`bpf_get_current_pid_tgid` in every type of program:
+/// 6.10), the callback is in the context of the process that connects.
+#[sock_ops]
+pub fn connect_sockops_owner(ctx: SockOpsContext) -> u32 {
+    began_sockops::<CURRENT>(&ctx)
+}
+
+#[inline(always)]
+fn began_sockops<const OWNER: bool>(ctx: &SockOpsContext) -> u32 {
     if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB {
         return 1;
     }
@@ -169,7 +181,7 @@ pub fn connect_sockops(ctx: SockOpsContext) -> u32 {
     // SAFETY: sk is a socket of this context.
     let sk = unsafe { bpf_skc_to_tcp_sock(sk.cast()) } as u64;
     if sk != 0 {
-        began::<_, REMEMBERED>(&ctx, sk);
+        began::<_, OWNER>(ctx, sk);
     }
     1
 }

@@ -5,7 +5,9 @@
 //! Where they cannot be hooked: the tracepoints syscalls:sys_enter_connect and sys_exit_connect.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_probe_read_user},
+    helpers::generated::{
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs,
+    },
     macros::{fexit, kprobe, kretprobe, map, tracepoint},
     maps::LruHashMap,
     programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
@@ -14,7 +16,7 @@ use probe_ebpf::{Counter, Kind, Program, v4_mapped};
 
 use crate::{
     connect::began_late,
-    fields::{SK_NUM, local_address_of_sock, netns_of_sock, read},
+    fields::{SECOND_ARGUMENT, SK_NUM, local_address_of_sock, netns_of_sock, read},
     maps::{FLAGGED, count, emit, set_owner, set_tuple},
 };
 
@@ -128,6 +130,22 @@ fn ended(sk: u64, uaddr: u64, result: i32) {
     });
 }
 
+/// Stable rung, exit alone: long ret at 16. The kernel keeps the arguments of the system call until its end (helper
+/// `bpf_task_pt_regs`, 5.15 and later), so that nothing has to be remembered for the one connect that fails.
+#[tracepoint]
+pub fn connect_end_registers(ctx: TracePointContext) -> u32 {
+    count(Program::ConnectEnd, Counter::Runs);
+    if !found_no_port(&ctx) {
+        return 0;
+    }
+    // SAFETY: the running task is a task; its registers are those of the system call, in process context.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    if registers != 0 {
+        returned_without_port(read(registers, SECOND_ARGUMENT.load()));
+    }
+    0
+}
+
 /// Stable rung, entry: int fd at 16, struct sockaddr *uservaddr at 24 (format file of the tracepoint).
 #[tracepoint]
 pub fn connect_enter_tracepoint(ctx: TracePointContext) -> u32 {
@@ -143,14 +161,26 @@ pub fn connect_enter_tracepoint(ctx: TracePointContext) -> u32 {
 pub fn connect_end_tracepoint(ctx: TracePointContext) -> u32 {
     let Some(call) = recall() else { return 0 };
     count(Program::ConnectEnd, Counter::Runs);
-    // SAFETY: the offset lies inside the tracepoint's record.
-    let Ok(result) = (unsafe { ctx.read_at::<i64>(16) }) else { return 0 };
-    if result != -i64::from(EADDRNOTAVAIL) {
-        return 0;
+    if found_no_port(&ctx) {
+        returned_without_port(call.uaddr);
     }
+    0
+}
+
+/// Whether the connect(2) that ends here found no free source port.
+#[inline(always)]
+fn found_no_port(ctx: &TracePointContext) -> bool {
+    // SAFETY: the offset lies inside the tracepoint's record.
+    let result = unsafe { ctx.read_at::<i64>(16) };
+    result == Ok(-i64::from(EADDRNOTAVAIL))
+}
+
+/// Reports a connect without a port; `uaddr`: where the process keeps the address that it connects to.
+#[inline(always)]
+fn returned_without_port(uaddr: u64) {
     let mut sockaddr = [0u8; 24];
     // SAFETY: the helper checks the user address and writes 24 bytes (enough for both families' address and port).
-    unsafe { bpf_probe_read_user(sockaddr.as_mut_ptr().cast(), 24, call.uaddr as *const _) };
+    unsafe { bpf_probe_read_user(sockaddr.as_mut_ptr().cast(), 24, uaddr as *const _) };
     let [f0, f1, p0, p1, a, b, c, d, rest @ ..] = sockaddr;
     emit(Program::ConnectEnd, Kind::ConnectReturned, |event| {
         event.code = -EADDRNOTAVAIL;
@@ -158,5 +188,4 @@ pub fn connect_end_tracepoint(ctx: TracePointContext) -> u32 {
         event.remote_port = u16::from_be_bytes([p0, p1]);
         set_owner(event);
     });
-    0
 }

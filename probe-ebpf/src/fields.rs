@@ -44,6 +44,8 @@ offsets! {
     TCP_SND_UNA;
     /// net.ns.inum
     NET_INUM;
+    /// pt_regs: the second argument of a system call
+    SECOND_ARGUMENT;
     /// sk_buff.head
     SKB_HEAD;
     /// sk_buff.transport_header

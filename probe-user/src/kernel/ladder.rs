@@ -131,6 +131,8 @@ pub enum Condition {
     Always,
     /// tcp:tcp_send_reset fires without a socket.
     ResetWithoutSocket,
+    /// It is known where a system call's arguments are kept.
+    KeptArguments,
 }
 
 impl Condition {
@@ -140,7 +142,10 @@ impl Condition {
             Self::ResetWithoutSocket if !layout.reset_tracepoint_without_socket() => {
                 Err("tcp:tcp_send_reset is silent without a socket before kernel 6.10")
             }
-            Self::Always | Self::ResetWithoutSocket => Ok(()),
+            Self::KeptArguments if !layout.keeps_arguments() => {
+                Err("this kernel's type information does not say in which register an argument is")
+            }
+            Self::Always | Self::ResetWithoutSocket | Self::KeptArguments => Ok(()),
         }
     }
 }
@@ -151,6 +156,8 @@ const fn way(rung: Rung, name: &'static str, steps: &'static [(&'static str, Att
 
 /// The way that looks hijacks up in `/proc/net/ip_vs_conn`: user space alone, no hook.
 pub const CONNECTION_TABLE: &str = "ip_vs_conn";
+
+const NO_IO_URING: &str = "connects through io_uring are not seen";
 
 /// Every need and its ways, best first.
 pub const LADDER: &[(Need, &[Way])] = &[
@@ -221,7 +228,16 @@ pub const LADDER: &[(Need, &[Way])] = &[
                 ],
             ),
             Way {
-                limit: Some("connects through io_uring are not seen"),
+                limit: Some(NO_IO_URING),
+                condition: Condition::KeptArguments,
+                ..way(
+                    Rung::Stable,
+                    "tracepoint",
+                    &[("connect_end_registers", Attach::Tracepoint("syscalls", "sys_exit_connect"))],
+                )
+            },
+            Way {
+                limit: Some(NO_IO_URING),
                 ..way(
                     Rung::Stable,
                     "tracepoint",
@@ -279,6 +295,8 @@ pub const LADDER: &[(Need, &[Way])] = &[
         &[
             way(Rung::Fentry, "fentry", &[("connect_fentry", Attach::Fentry("tcp_connect"))]),
             way(Rung::Kprobe, "kprobe", &[("connect_kprobe", Attach::Kprobe(&["tcp_connect"]))]),
+            // From 6.10 on sockops may ask who runs.
+            way(Rung::Stable, "sockops", &[("connect_sockops_owner", Attach::SockOps)]),
             way(
                 Rung::Stable,
                 "sockops",

@@ -127,6 +127,7 @@ impl Layout {
         layout.reset_reasons = reasons
             .map(|(name, value)| (value, name.trim_start_matches("SK_RST_REASON_").to_owned()))
             .collect();
+        layout.offsets.insert("SECOND_ARGUMENT", second_argument(&btf).unwrap_or(ABSENT));
         layout.resolve_ipvs(&btf_dir.join("ip_vs"), &btf);
         Ok(layout)
     }
@@ -139,10 +140,21 @@ impl Layout {
         }
     }
 
+    /// True where it is known in which register a system call's second argument is kept.
+    pub fn keeps_arguments(&self) -> bool {
+        self.offsets.get("SECOND_ARGUMENT").is_some_and(|offset| *offset != ABSENT)
+    }
+
     /// True where the kernel tells why it resets, and so where the tracepoint fires without a socket (6.10 and later).
     pub fn reset_tracepoint_without_socket(&self) -> bool {
         self.reset_tracepoint_arguments.is_some_and(|count| count >= 3)
     }
+}
+
+/// Where `struct pt_regs` keeps the second argument of a system call: x86-64 `si`, arm64 `regs[1]`.
+fn second_argument(btf: &Btf<'_>) -> Option<u32> {
+    let arm64 = || btf.offset_of("user_pt_regs", "regs").map(|first| first + 8);
+    btf.offset_of("pt_regs", "si").or_else(arm64)
 }
 
 fn read_btf(path: &Path) -> Result<Bytes, LayoutError> {
@@ -182,6 +194,9 @@ mod tests {
             assert_eq!(layout.offsets.get(global), Some(&offset), "{global}");
         }
         assert_eq!(layout.arguments.get("tcp_connect"), Some(&1));
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(layout.offsets.get("SECOND_ARGUMENT"), Some(&104), "si in asm/ptrace.h");
+        }
     }
 
     #[test]

@@ -296,6 +296,8 @@ impl Tracer {
                     hook.limit = way.limit;
                     return hook;
                 }
+                // Two ways of one name may be refused for one reason.
+                Err(why) if hook.refused.contains(&(way.name, why.clone())) => {}
                 Err(why) => hook.refused.push((way.name, why)),
             }
         }

@@ -83,6 +83,8 @@ pub const ALL: &[Scenario] = &[
     scenario("control_aborted", controls::aborted),
     scenario("control_late_syn_ack", controls::late_syn_ack),
     scenario("ports_used_up", ports::used_up),
+    scenario("ports_used_up_stable_rung", ports::used_up_stable_rung),
+    scenario("ports_used_up_stable_rung_v6", ports::used_up_stable_rung_v6),
     scenario("filters", options::filters),
     scenario("ends_by_itself", options::ends_by_itself),
     scenario("services_from_a_file", options::services_from_a_file),
