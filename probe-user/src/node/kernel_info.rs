@@ -3,10 +3,9 @@
 //! Everything is read below a root directory (`/`), so that a copy of another node's files serves as well.
 //! A fact that cannot be read is `None` or "not known"; it is never taken for "no".
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::mounts::cgroup2_mount;
@@ -107,11 +106,6 @@ impl Capabilities {
     pub fn has(self, name: &str) -> Option<bool> {
         let (bit, _) = CAPABILITIES.iter().find(|(_, known)| *known == name)?;
         Some((self.0 >> bit) & 1 == 1)
-    }
-
-    /// Those of [`CAPABILITIES`] that are in the set.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        CAPABILITIES.iter().filter(move |(bit, _)| (self.0 >> bit) & 1 == 1).map(|(_, name)| *name)
     }
 }
 
@@ -249,25 +243,6 @@ fn memlock(limits: &str) -> Option<Limit> {
         number => number.parse().ok().map(Some),
     };
     Some(Limit { soft: limit()?, hard: limit()? })
-}
-
-/// Which of these functions `/proc/kallsyms` lists, the kernel's and the modules'. One pass; hidden addresses
-/// (`kptr_restrict`) do not matter. Derived names such as `x.cold` do not count as `x`.
-pub fn symbols_present(root: &Path, names: &[&str]) -> io::Result<BTreeMap<String, bool>> {
-    let mut present: BTreeMap<String, bool> = names.iter().map(|name| ((*name).to_owned(), false)).collect();
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(root.join("proc/kallsyms"))?);
-    let mut missing = present.len();
-    let mut line = Vec::new();
-    while missing > 0 && reader.read_until(b'\n', &mut line)? > 0 {
-        // address, type, name, and for a module its name in brackets
-        let name = line.split(|byte: &u8| byte.is_ascii_whitespace()).nth(2);
-        if let Some(found) = name.and_then(|name| present.get_mut(std::str::from_utf8(name).ok()?)) {
-            missing -= usize::from(!*found);
-            *found = true;
-        }
-        line.clear();
-    }
-    Ok(present)
 }
 
 #[cfg(test)]

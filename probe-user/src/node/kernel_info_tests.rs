@@ -43,11 +43,6 @@ fn debian_node_with_ipvs() {
     };
     assert_eq!(info, expected);
     assert_eq!(info.meets_floor(), Some(true));
-    let names: Vec<&str> = info.capabilities.unwrap().names().collect();
-    assert_eq!(
-        names,
-        ["CAP_DAC_READ_SEARCH", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"]
-    );
     assert_eq!(info.capabilities.unwrap().has("CAP_SYS_PTRACE"), Some(false));
     assert_eq!(info.capabilities.unwrap().has("CAP_NONE"), None);
 }
@@ -62,7 +57,6 @@ fn nothing_readable_is_not_known_and_not_no() {
     assert_eq!(info.ip_vs, ModuleState::NotKnown);
     assert_eq!(info.capabilities, None);
     assert_eq!((info.btf_bytes, info.kprobes, info.cgroup2, info.memlock), (None, None, None, None));
-    assert!(symbols_present(root.path(), &["tcp_connect"]).is_err());
 }
 
 #[test]
@@ -82,18 +76,6 @@ fn module_states() {
     assert_eq!(module_state(others.path(), "ip_vs"), ModuleState::Absent);
     let monolithic = tree(&[("sys/module/kernel/parameters/x", "")]);
     assert_eq!(module_state(monolithic.path(), "ip_vs"), ModuleState::Absent);
-}
-
-#[test]
-fn symbols_are_whole_names_of_kernel_and_modules() {
-    let root = tree(&[(
-        "proc/kallsyms",
-        "0000000000000000 T tcp_connect.cold\n0000000000000000 T tcp_v4_connect\n\
-         0000000000000000 t ip_vs_schedule\t[ip_vs]\nbroken\n",
-    )]);
-    let found = symbols_present(root.path(), &["tcp_connect", "tcp_v4_connect", "ip_vs_schedule"]).unwrap();
-    let found: Vec<(&str, bool)> = found.iter().map(|(name, found)| (name.as_str(), *found)).collect();
-    assert_eq!(found, [("ip_vs_schedule", true), ("tcp_connect", false), ("tcp_v4_connect", true)]);
 }
 
 #[test]

@@ -25,14 +25,12 @@ pub struct Redactor {
     addresses: Addresses,
     names: Names,
     texts: Texts,
-    /// Packets that could not be made safe.
-    dropped: u64,
 }
 
 impl Redactor {
     /// With the same key the same addresses are replaced by the same ones; whoever has the key can undo that.
     pub fn new(key: [u8; 32]) -> Self {
-        Self { addresses: Addresses::new(&key), names: Names::default(), texts: Texts::new(), dropped: 0 }
+        Self { addresses: Addresses::new(&key), names: Names::default(), texts: Texts::new() }
     }
 
     /// Rewrites all that an analysis holds, and says so in its notes.
@@ -64,14 +62,7 @@ impl Redactor {
     /// Makes a captured frame safe, and says how many of its bytes are to be kept: payload is cut off. `None`: it
     /// cannot be made safe and must be left out.
     pub fn packet(&mut self, bytes: &mut [u8], link: LinkType) -> Option<usize> {
-        let kept = packet::rewrite(bytes, link, &mut self.addresses);
-        self.dropped += u64::from(kept.is_none());
-        kept
-    }
-
-    /// Packets that [`Self::packet`] refused so far.
-    pub const fn dropped_packets(&self) -> u64 {
-        self.dropped
+        packet::rewrite(bytes, link, &mut self.addresses)
     }
 
     /// What stands for an input's name.
