@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 pub use inputs::{access_log, capture, conntrack, inputs, packet_listing};
 
-use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services};
+use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services, rows};
 use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
 use crate::kubelet_log::{FailureClass, LineParser, Scanner, Times, YearRule, recognise};
@@ -25,32 +25,26 @@ use crate::node::sysctl::NetSysctls;
 pub fn ipvs_text(bytes: &[u8]) {
     let Ok(parsed) = parse_services(bytes) else { return };
     let rows = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
-    let (read, unreadable) = match &parsed.content {
+    let (read, unreadable, is_header): (_, _, fn(&[u8]) -> bool) = match &parsed.content {
         Content::Services(table) => {
             let backends: usize = table.services.values().map(|service| service.backends.len()).sum();
-            (table.services.len() + backends, &table.unreadable)
+            (table.services.len() + backends, &table.unreadable, rows::is_table_header)
         }
-        Content::Connections(table) => (table.rows.len() + table.templates, &table.unreadable),
+        Content::Connections(table) => {
+            (table.rows.len() + table.templates, &table.unreadable, is_connections_header)
+        }
     };
     if unreadable.len() <= MAX_UNREADABLE {
-        let skipped = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(is_no_row).count();
+        let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let skipped = lines.filter(|line| is_header(line)).count();
         let accounted = read + unreadable.len() + skipped;
         assert!(accounted >= rows, "{} of {rows} rows vanished", rows - accounted);
     }
 }
 
-/// Headers and remarks.
-fn is_no_row(line: &&[u8]) -> bool {
-    const STARTS: [&[u8]; 8] = [
-        b"IP Virtual Server version",
-        b"Prot LocalAddress:Port",
-        b"-> RemoteAddress:Port",
-        b"IPVS connection entries",
-        b"pro expire",
-        b"Pro FromIP",
-        b"#",
-        b"$ ",
-    ];
+/// The lines that head the tables of connections.
+fn is_connections_header(line: &[u8]) -> bool {
+    const STARTS: [&[u8]; 3] = [b"IPVS connection entries", b"pro expire", b"Pro FromIP"];
     STARTS.iter().any(|start| line.starts_with(start))
 }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 pub mod cgroups;
+pub mod child;
 pub mod client;
 pub mod containers;
 pub mod expect;

@@ -2,19 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::output::Output;
+use crate::child::Program;
 
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(20);
-const INCIDENT: &str = "portclash.incident/v1";
 /// Where it answers unless told otherwise.
 pub const ADDRESS: &str = "127.0.0.1:9847";
 
@@ -25,10 +23,8 @@ const USUAL: [[&str; 2]; 4] =
 
 /// A sidecar that runs.
 pub struct Sidecar {
-    child: Child,
+    program: Program,
     address: SocketAddr,
-    output: Output,
-    messages: Output,
     ready_after: Duration,
 }
 
@@ -122,20 +118,10 @@ impl Sidecar {
         if let Some(capabilities) = capabilities {
             command.args(["limited", capabilities, "portclash"]);
         }
-        let mut child = command
-            .arg("serve")
-            .args(usual)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start portclash")?;
-        let output = Output::of(child.stdout.take().context("no output")?);
-        let messages = Output::of(child.stderr.take().context("no messages")?);
+        let program = Program::start("portclash serve", command.arg("serve").args(usual).args(arguments))?;
         let listen = arguments.iter().skip_while(|argument| **argument != "--listen").nth(1);
         let address = listen.unwrap_or(&ADDRESS).parse()?;
-        let mut sidecar = Self { child, address, output, messages, ready_after: Duration::ZERO };
+        let mut sidecar = Self { program, address, ready_after: Duration::ZERO };
         sidecar.wait_until("it is ready", START, |sidecar| {
             Ok(sidecar.get("/readyz").is_ok_and(|reply| reply.status == 200))
         })?;
@@ -150,7 +136,7 @@ impl Sidecar {
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.program.pid()
     }
 
     /// Asks for a path.
@@ -177,25 +163,12 @@ impl Sidecar {
         limit: Duration,
         done: impl Fn(&Self) -> Result<bool>,
     ) -> Result<()> {
-        let end = Instant::now() + limit;
-        while !done(self)? {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("portclash serve ended with {status} before {what}:\n{}", self.messages());
-            }
-            ensure!(Instant::now() < end, "waited {} s until {what}:\n{}", limit.as_secs(), self.messages());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        self.program.wait_until(what, limit, || done(self))
     }
 
     /// Waits until so many incidents have come to standard output.
     pub fn wait_for_incidents(&mut self, count: usize) -> Result<()> {
-        let limit = Duration::from_secs(15);
-        self.wait_until(
-            &format!("{count} incidents"),
-            limit,
-            |sidecar| Ok(sidecar.incidents().len() >= count),
-        )
+        self.program.wait_for_incidents(count, Duration::from_secs(15))
     }
 
     /// Waits until a metric has a value that will do.
@@ -214,22 +187,22 @@ impl Sidecar {
 
     /// Incidents on standard output so far.
     pub fn incidents(&self) -> Vec<Value> {
-        self.output.objects(INCIDENT)
+        self.program.incidents()
     }
 
     /// Changes of the exposure on standard output so far.
     pub fn changes(&self) -> Vec<Value> {
-        self.output.objects("portclash.exposure/v1")
+        self.program.output().objects("portclash.exposure/v1")
     }
 
     /// Standard error so far.
     pub fn messages(&self) -> String {
-        self.messages.text()
+        self.program.messages().text()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), signal).context("cannot signal portclash")
+        self.program.signal(signal)
     }
 
     /// Asks it to end, and waits until it has, with status 0.
@@ -243,19 +216,10 @@ impl Sidecar {
 
     /// Waits until it has ended, for whatever reason.
     pub fn end(mut self) -> Result<Stopped> {
-        let end = Instant::now() + STOP;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < end, "portclash serve does not end:\n{}", self.messages());
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        self.output.finish();
-        self.messages.finish();
+        let status = self.program.end(STOP)?;
         Ok(Stopped {
             incidents: self.incidents(),
-            repeats: self.output.objects("portclash.repeats/v1"),
+            repeats: self.program.output().objects("portclash.repeats/v1"),
             changes: self.changes(),
             messages: self.messages(),
             status: status.code(),
@@ -276,14 +240,6 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Reply> {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.with_context(|| format!("no status in {head:?}"))?;
     Ok(Reply { status, body })
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(test)]

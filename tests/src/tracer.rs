@@ -1,24 +1,19 @@
 //! `portclash trace` as a child: started, waited for, stopped, and what it said.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::output::Output;
+use crate::child::{INCIDENT, Program};
 
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(15);
 
 /// A tracer that runs.
-pub struct Tracer {
-    child: Child,
-    output: Output,
-    messages: Output,
-}
+pub struct Tracer(Program);
 
 /// What a tracer said, and how it ended.
 #[derive(Debug)]
@@ -37,66 +32,47 @@ impl Tracer {
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let usual = [["--pods", "none"], ["--kubelet-log", "none"]];
         let usual = usual.iter().filter(|[option, _]| !arguments.contains(option)).flatten();
-        let mut child = Command::new("portclash")
-            .args(["trace", "-o", "json"])
-            .args(usual)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start portclash")?;
-        let output = Output::of(child.stdout.take().context("no output")?);
-        let messages = Output::of(child.stderr.take().context("no messages")?);
-        let mut tracer = Self { child, output, messages };
-        tracer.wait_until("it traces", START, |tracer| {
-            tracer.messages.any(|line| line.starts_with("tracing:"))
-        })?;
+        let mut command = Command::new("portclash");
+        command.args(["trace", "-o", "json"]).args(usual).args(arguments);
+        let tracer = Self(Program::start("portclash trace", &mut command)?);
+        let begun = || Ok(tracer.0.messages().any(|line| line.starts_with("tracing:")));
+        tracer.0.wait_until("it traces", START, begun)?;
         Ok(tracer)
     }
 
     /// Waits until `done` is true; says what was waited for, and what the tracer said, if that does not come in time.
     pub fn wait_until(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) -> Result<()> {
-        let end = Instant::now() + limit;
-        while !done(self) {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("portclash trace ended with {status} before {what}:\n{}", self.messages());
-            }
-            ensure!(Instant::now() < end, "waited {} s until {what}:\n{}", limit.as_secs(), self.messages());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        self.0.wait_until(what, limit, || Ok(done(self)))
     }
 
     /// Waits until so many incidents have come.
     pub fn wait_for_incidents(&mut self, count: usize) -> Result<()> {
-        let limit = Duration::from_secs(10);
-        self.wait_until(&format!("{count} incidents"), limit, |tracer| tracer.incidents().len() >= count)
+        self.0.wait_for_incidents(count, Duration::from_secs(10))
     }
 
     /// The incidents so far.
     pub fn incidents(&self) -> Vec<Value> {
-        self.output.objects("portclash.incident/v1")
+        self.0.incidents()
     }
 
     /// Standard error so far.
     pub fn messages(&self) -> String {
-        self.messages.text()
+        self.0.messages().text()
     }
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// Whether any incident was printed, without reading it.
     pub fn has_found(&self) -> bool {
-        self.output.any(|line| line.contains("portclash.incident/v1"))
+        self.0.output().any(|line| line.contains(INCIDENT))
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), signal).context("cannot signal portclash")
+        self.0.signal(signal)
     }
 
     /// Interrupts the tracer and waits for its end.
@@ -107,27 +83,10 @@ impl Tracer {
 
     /// Waits until the tracer ends, by itself or because it was interrupted.
     pub fn end(mut self) -> Result<(Traced, String)> {
-        let end = Instant::now() + STOP;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < end, "portclash trace does not end:\n{}", self.messages());
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        self.output.finish();
-        self.messages.finish();
+        let status = self.0.end(STOP)?;
         let messages = self.messages();
-        let summary = self.output.objects("portclash.summary/v1").pop();
+        let summary = self.0.output().objects("portclash.summary/v1").pop();
         let summary = summary.with_context(|| format!("no summary; it ended with {status}:\n{messages}"))?;
         Ok((Traced { incidents: self.incidents(), summary, status: status.code() }, messages))
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

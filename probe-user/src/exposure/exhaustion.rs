@@ -1,22 +1,11 @@
-//! When ports run out, and of which kind.
+//! When ports run out.
 
 use super::rate::TIME_WAIT_S;
 
-/// What runs out of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Connects to one address and port: the kernel gives one port to many destinations, but only once to each.
-    OneDestination,
-    /// All connects of the node together. It binds only programs that bind() to port 0 before they connect, and
-    /// addresses translated to one source.
-    AllTogether,
-}
-
-/// What a rate of connects comes to.
+/// What a rate of connects comes to where all take from the same ports: those to one address and port, or of programs
+/// that bind() to port 0 before they connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
-    /// Which limit was compared.
-    pub limit: Limit,
     /// Ports that are taken in the steady state, each for TIME-WAIT's 60 s.
     pub steady: f64,
     /// Ports that there are.
@@ -27,16 +16,11 @@ pub struct Prediction {
 
 impl Prediction {
     /// `per_second` connects that are closed at once on this side, in `available` ports.
-    pub fn new(limit: Limit, per_second: f64, available: u32) -> Self {
+    pub fn new(per_second: f64, available: u32) -> Self {
         let steady = per_second * TIME_WAIT_S;
         let runs_out = steady > f64::from(available);
         let used_up_after_s = runs_out.then(|| f64::from(available) / per_second);
-        Self { limit, steady, available, used_up_after_s }
-    }
-
-    /// Share of the ports that is taken.
-    pub fn share(&self) -> f64 {
-        self.steady / f64::from(self.available.max(1))
+        Self { steady, available, used_up_after_s }
     }
 }
 
@@ -47,12 +31,11 @@ mod tests {
     /// <https://github.com/kubernetes/kubernetes/pull/115143>: 100 pods, two containers, three probes, once a second.
     #[test]
     fn six_hundred_probes_a_second_need_more_ports_than_the_default_range_has() {
-        let all = Prediction::new(Limit::AllTogether, 100.0 * 2.0 * 3.0, 28_232);
+        let all = Prediction::new(100.0 * 2.0 * 3.0, 28_232);
         assert!((all.steady - 36_000.0).abs() < 1e-9);
         assert!((all.used_up_after_s.unwrap() - 47.05).abs() < 0.01);
         // Each container is a destination of its own: that limit is far away.
-        let one = Prediction::new(Limit::OneDestination, 3.0, 28_232);
+        let one = Prediction::new(3.0, 28_232);
         assert_eq!(one.used_up_after_s, None);
-        assert!(one.share() < 0.01);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::check::{Finding, Judged, Severity, Status};
-use super::exhaustion::{Limit, Prediction};
+use super::exhaustion::Prediction;
 use super::exposed::{Exposed, NodePorts};
 use super::node::{Ipvs, Node};
 use super::rate::TIME_WAIT_S;
@@ -291,7 +291,7 @@ fn exhaustion(judged: &Judged<'_>, traffic: &Traffic) -> Vec<Finding> {
     }
     let total: u64 = traffic.sources.values().map(|count| count.direct + count.through_services).sum();
     let per_second = f64::from(u32::try_from(total).unwrap_or(u32::MAX)) / TIME_WAIT_S;
-    let together = Prediction::new(Limit::AllTogether, per_second, available);
+    let together = Prediction::new(per_second, available);
     if together.used_up_after_s.is_some() {
         let busiest = traffic.busiest.map_or(0, |busy| busy.ports);
         all.push(Finding::new(

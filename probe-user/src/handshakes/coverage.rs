@@ -1,7 +1,7 @@
 //! Which addresses are services, as far as the inputs tell: the IPVS table, and what the list of Services makes up for.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::ipvs::table::{Protocol, Service, ServiceId, ServiceTable, canonical};
@@ -80,27 +80,11 @@ impl Coverage {
         self.of(address).is_service()
     }
 
-    /// Whether anything was given that knows services.
-    pub fn is_known(&self) -> bool {
-        self.table.is_some() || !self.names.is_empty()
-    }
-
     /// Whether some service has a backend here.
     pub fn is_backend(&self, address: SocketAddr) -> bool {
         let address = canonical(address);
         let has =
             |service: &Service| service.backends.iter().any(|backend| canonical(backend.address) == address);
         self.table.as_deref().is_some_and(|table| table.services.values().any(has))
-    }
-
-    /// Addresses that carry services.
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        let table = self.table.as_deref();
-        let ids = table.into_iter().flat_map(|table| table.services.keys());
-        ids.filter_map(|id| match id {
-            ServiceId::Address(_, address) => Some(address.ip()),
-            ServiceId::Mark { .. } => None,
-        })
-        .collect()
     }
 }

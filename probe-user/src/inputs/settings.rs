@@ -46,13 +46,6 @@ pub struct Settings {
     pub invalid: Vec<Unreadable>,
 }
 
-impl Settings {
-    /// Whether the file sets nothing that matters here.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// Reads sysctls and arguments from any text.
 pub fn parse(bytes: &[u8]) -> Settings {
     let mut settings = Settings::default();
@@ -169,7 +162,7 @@ mod tests {
         ] {
             assert_eq!(parse(line.as_bytes()).node_ports.map(|range| range.value), range, "{line}");
         }
-        assert!(parse(b"hello\n").is_empty());
+        assert_eq!(parse(b"hello\n"), Settings::default());
     }
 
     // onedr0p/home-ops#11712

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::recognise::{Kind, SAMPLE, looks_like, recognise};
-use super::stored::{Budget, CutAfter, Kept, Meter, Peeked, Position, Stored};
+use super::sources::special;
+use super::stored::{Budget, CutAfter, Meter, Peeked, Position, Stored};
 use super::utf16::{Order, Utf8};
 use crate::capture::plain;
 use crate::observation::Nanos;
@@ -40,35 +41,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { files: 100_000, unpacked: 64 << 30, text: 256 << 20, archives: 3, folders: 64, hash: false }
     }
-}
-
-/// Why something that was given cannot be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum InputError {
-    /// It does not exist, or may not be read.
-    #[error("open {path}: {source}")]
-    Open {
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is neither a file nor a directory.
-    #[error("{path} is {what}: give a file or a directory, or write into `portclash analyze -`")]
-    Special {
-        /// As given.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
-    /// Standard input, or a pipe, could not be kept.
-    #[error("read {name}: {source}")]
-    Keep {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// A file, as the visitor sees it.
@@ -124,91 +96,6 @@ pub struct Walked {
     pub more_lost: u64,
 }
 
-enum Input {
-    Path(PathBuf),
-    Stream(String, Kept),
-}
-
-/// What was given, in the order given. It can be walked several times.
-pub struct Sources {
-    inputs: Vec<Input>,
-    limits: Limits,
-}
-
-impl Sources {
-    /// Looks at what is given: files, directories, `-` for standard input, or a pipe of the shell (`<(…)`). Standard
-    /// input and pipes are read to their end here, so that they can be walked more than once.
-    pub fn open(paths: &[PathBuf], limits: Limits) -> Result<Self, InputError> {
-        let inputs = paths.iter().map(|path| Self::input(path)).collect::<Result<_, _>>()?;
-        Ok(Self { inputs, limits })
-    }
-
-    /// One file that is already in memory.
-    pub fn of_bytes(name: &str, bytes: &[u8], limits: Limits) -> Self {
-        Self { inputs: vec![Input::Stream(name.to_owned(), Kept::Memory(bytes.into()))], limits }
-    }
-
-    fn input(path: &Path) -> Result<Input, InputError> {
-        let keep = |name: String, stream: &mut dyn Read| {
-            let kept = Kept::new(stream).map_err(|source| InputError::Keep { name: name.clone(), source })?;
-            Ok(Input::Stream(name, kept))
-        };
-        if path == Path::new("-") {
-            return keep("standard input".to_owned(), &mut io::stdin().lock());
-        }
-        let failed = |source| InputError::Open { path: path.to_owned(), source };
-        let metadata = fs::metadata(path).map_err(failed)?;
-        let kind = metadata.file_type();
-        if kind.is_file() {
-            // What may not be read is said before the work begins.
-            File::open(path).map_err(failed)?;
-            return Ok(Input::Path(path.to_owned()));
-        }
-        if kind.is_dir() {
-            fs::read_dir(path).map_err(failed)?;
-            return Ok(Input::Path(path.to_owned()));
-        }
-        if kind.is_fifo() && (path.starts_with("/dev/fd") || path.starts_with("/proc")) {
-            return keep(path.display().to_string(), &mut File::open(path).map_err(failed)?);
-        }
-        Err(InputError::Special { path: path.to_owned(), what: special(&metadata) })
-    }
-
-    /// Shows every file to `visitor`, directories in the order of their names, archives in their own order.
-    pub fn visit(&self, visitor: &mut dyn FnMut(Found<'_>)) -> Walked {
-        let mut walk = Walk {
-            limits: self.limits,
-            visitor,
-            walked: Walked::default(),
-            seen: HashSet::new(),
-            links: Links::default(),
-        };
-        for input in &self.inputs {
-            match input {
-                Input::Path(path) => walk.path(path),
-                Input::Stream(name, kept) => {
-                    let mut reader = kept.open();
-                    walk.stream(Named { name, size: None, modified: None }, &mut reader);
-                }
-            }
-        }
-        walk.walked
-    }
-}
-
-fn special(metadata: &Metadata) -> &'static str {
-    let kind = metadata.file_type();
-    if kind.is_fifo() {
-        "a named pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_block_device() || kind.is_char_device() {
-        "a device"
-    } else {
-        "of a special kind"
-    }
-}
-
 /// What is known of a file besides its content.
 #[derive(Clone, Copy)]
 pub(super) struct Named<'a> {
@@ -229,13 +116,17 @@ struct Links {
 pub(super) struct Walk<'a> {
     pub(super) limits: Limits,
     visitor: &'a mut dyn FnMut(Found<'_>),
-    walked: Walked,
+    pub(super) walked: Walked,
     /// Device and inode of files that were seen: a file is read once, however often it is given.
     seen: HashSet<(u64, u64)>,
     links: Links,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(limits: Limits, visitor: &'a mut dyn FnMut(Found<'_>)) -> Self {
+        Self { limits, visitor, walked: Walked::default(), seen: HashSet::new(), links: Links::default() }
+    }
+
     /// Something that is no loss: a device, a link, a file that was read before.
     pub(super) fn skip(&mut self, name: &str, why: impl Into<String>) {
         self.remark(Skipped { name: name.to_owned(), why: why.into(), lost: false });
@@ -268,7 +159,7 @@ impl Walk<'_> {
         true
     }
 
-    fn path(&mut self, path: &Path) {
+    pub(super) fn path(&mut self, path: &Path) {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 let root = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -343,7 +234,7 @@ impl Walk<'_> {
     }
 
     /// One input, with a budget of its own.
-    fn stream(&mut self, file: Named<'_>, raw: &mut dyn Read) {
+    pub(super) fn stream(&mut self, file: Named<'_>, raw: &mut dyn Read) {
         let most = file.size.unwrap_or(0).saturating_mul(USUAL_RATIO);
         let budget = Budget::new(self.limits.unpacked.max(most));
         self.content(file, raw, 0, &budget);

@@ -1,7 +1,8 @@
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::inputs::Sources;
 
 type Seen = (String, String, Vec<u8>);
 

@@ -28,7 +28,7 @@ pub(super) fn is_remark(line: &[u8]) -> bool {
 }
 
 /// The lines that head the tables of `/proc/net/ip_vs` and `ipvsadm -L`.
-pub(super) fn is_table_header(line: &[u8]) -> bool {
+pub(crate) fn is_table_header(line: &[u8]) -> bool {
     is_remark(line)
         || line.starts_with(b"IP Virtual Server version")
         || line.starts_with(b"Prot LocalAddress:Port")

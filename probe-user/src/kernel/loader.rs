@@ -11,7 +11,6 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use probe_ebpf::{PACKET_RING_BYTES, RING_BYTES};
 
 use super::counts::CountMap;
 use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
@@ -19,6 +18,8 @@ use super::layout::{Layout, LayoutError};
 use super::packets::PacketMaps;
 use super::refusal::explain;
 use super::services::ServiceMap;
+use super::sizes;
+pub use super::sizes::Rings;
 use crate::memory;
 
 /// The BPF object, compiled by the build script.
@@ -39,32 +40,6 @@ pub struct LoadOptions {
     pub packets: bool,
     /// How much may wait in the kernel.
     pub rings: Rings,
-}
-
-/// Sizes of the ring buffers, bytes. A ring is mapped twice in a row, so that a record never wraps around; resident memory
-/// counts it twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rings {
-    events: u32,
-    packets: u32,
-}
-
-impl Default for Rings {
-    fn default() -> Self {
-        Self { events: RING_BYTES, packets: PACKET_RING_BYTES }
-    }
-}
-
-impl Rings {
-    /// Largest ring that may be asked for, bytes.
-    pub const MOST: u64 = 256 << 20;
-
-    /// Rings of at least so many bytes each, as far as [`Self::MOST`] allows: a ring is whole pages, and a power of two.
-    pub fn of(bytes: u64) -> Self {
-        let bytes = u32::try_from(bytes.min(Self::MOST)).unwrap_or(RING_BYTES);
-        let bytes = bytes.max(PAGES).next_power_of_two();
-        Self { events: bytes, packets: bytes }
-    }
 }
 
 /// Why loading failed.
@@ -95,11 +70,6 @@ pub enum LoadError {
     #[error("no way to see connects on this kernel: {0}")]
     NoConnectHook(String),
 }
-
-/// A ring buffer must have whole pages, of whatever size they are here.
-const PAGES: u32 = 65_536;
-/// Sizes of the maps that only recording packets uses, where it does not.
-const NO_PACKETS: [(&str, u32); 3] = [("FLOWS", 1), ("PACKETS", PAGES), ("PACKETS_LOST", 1)];
 
 /// Why a hook is not attached that could be, had this process not given its privileges up.
 const DROPPED: &str = "privileges were dropped; it is attached after a new start";
@@ -138,21 +108,13 @@ pub struct Tracer {
 impl Tracer {
     /// Resolves the layout, creates the maps and loads the object, to trace; attaches nothing yet.
     pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
-        let mut sizes = vec![("COUNTED", 1), ("EVENTS", options.rings.events)];
-        if options.packets {
-            sizes.push(("PACKETS", options.rings.packets));
-        } else {
-            sizes.extend(NO_PACKETS);
-        }
+        let sizes = sizes::to_trace(options.rings, options.packets);
         Self::load_for(options, LADDER, &sizes)
     }
 
     /// The same, to count connects in a map with at most so many entries.
     pub fn load_counting(options: LoadOptions, entries: u32) -> Result<Self, LoadError> {
-        const UNUSED: [(&str, u32); 4] = [("EVENTS", PAGES), ("SERVICES", 1), ("FLAGGED", 1), ("CALLERS", 1)];
-        let mut sizes = UNUSED.to_vec();
-        sizes.extend(NO_PACKETS);
-        sizes.push(("COUNTED", entries));
+        let sizes = sizes::to_count(entries);
         Ok(Self { counts: true, ..Self::load_for(options, COUNTING, &sizes)? })
     }
 
@@ -431,18 +393,4 @@ fn attach_kprobes(program: &mut KProbe, functions: &[&str]) -> Result<(), String
         }
     }
     if attached == 0 { Err(error) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rings_have_sizes_that_kernels_take() {
-        let sizes = |bytes| (Rings::of(bytes).events, Rings::of(bytes).packets);
-        assert_eq!(sizes(1 << 20), (1 << 20, 1 << 20));
-        assert_eq!(sizes(1), (65_536, 65_536));
-        assert_eq!(sizes(100_000), (131_072, 131_072));
-        assert_eq!(sizes(u64::MAX), (256 << 20, 256 << 20));
-    }
 }

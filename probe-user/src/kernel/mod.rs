@@ -11,3 +11,4 @@ pub mod packets;
 pub(crate) mod refusal;
 pub mod selftest;
 pub mod services;
+mod sizes;

@@ -22,19 +22,6 @@ pub enum KindOfAddress {
     HealthCheckNodePort,
 }
 
-impl KindOfAddress {
-    /// The word for JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::ClusterIp => "cluster_ip",
-            Self::NodePort => "node_port",
-            Self::LoadBalancer => "load_balancer",
-            Self::ExternalIp => "external_ip",
-            Self::HealthCheckNodePort => "health_check_node_port",
-        }
-    }
-}
-
 impl fmt::Display for KindOfAddress {
     /// As people write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,11 +146,6 @@ impl ServiceNames {
             };
         let found = self.node_ports.get(&(protocol, address.port())).filter(|_| on_node);
         found.cloned().unwrap_or_default()
-    }
-
-    /// The Services that claim `port` on nodes, whatever the address.
-    pub fn on_node_port(&self, protocol: Protocol, port: u16) -> &[ServiceName] {
-        self.node_ports.get(&(protocol, port)).map_or(&[], Vec::as_slice)
     }
 }
 

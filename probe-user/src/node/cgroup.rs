@@ -64,12 +64,6 @@ pub fn container_of_path(path: &str) -> CgroupInfo {
     info
 }
 
-/// True if `path` is `ancestor` or lies below it: a filter on a pod's cgroup takes in its containers' cgroups.
-pub fn is_within(path: &str, ancestor: &str) -> bool {
-    let ancestor = ancestor.trim_end_matches('/');
-    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 enum Named<'a> {
     Container(&'a str),
     Monitor,
@@ -184,17 +178,6 @@ mod tests {
     fn no_scope_suffix_and_no_fixed_controllers() {
         expect(&format!("0::/kubepods/pod{UID}/{ID}"), Some(ID), Some(UID));
         expect(&format!("3:rdma,misc:/kubepods/burstable/pod{UID}/{ID}"), Some(ID), Some(UID));
-    }
-
-    // spinningfactory/kloak#177
-    #[test]
-    fn filter_on_a_pod_takes_in_its_descendants() {
-        let pod = format!("/kubepods/pod{UID}");
-        assert!(is_within(&pod, &pod));
-        assert!(is_within(&format!("{pod}/{ID}/init.scope"), &pod));
-        assert!(is_within(&pod, "/"));
-        assert!(!is_within("/kubepods/podx2", "/kubepods/podx"));
-        assert!(!is_within("/kubepods", &pod));
     }
 
     #[test]

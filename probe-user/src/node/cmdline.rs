@@ -26,11 +26,6 @@ const SECRET: &[&str] = &[
 /// Last words of names that only say where the secret is, or how it is checked.
 const HARMLESS_END: &[&str] = &["file", "path", "dir", "mode", "ttl"];
 
-/// Renders arguments: blanks between them, quotes where needed, secrets as `***`, at most [`MAX_RENDERED`] bytes.
-pub fn mask_secrets<A: AsRef<[u8]>>(args: &[A]) -> String {
-    render(args, false)
-}
-
 /// Renders the first bytes of a command line as the kernel keeps it (arguments separated by NUL). `cut` = there
 /// may be more, so the last argument may be a part. `None` if there is nothing (kernel threads, zombies).
 pub fn masked_cmdline_from_bytes(bytes: &[u8], cut: bool) -> Option<String> {
@@ -46,6 +41,7 @@ pub fn masked_cmdline_from_bytes(bytes: &[u8], cut: bool) -> Option<String> {
     Some(line)
 }
 
+/// Renders arguments: blanks between them, quotes where needed, secrets as `***`, at most [`MAX_RENDERED`] bytes.
 fn render<A: AsRef<[u8]>>(args: &[A], last_is_cut: bool) -> String {
     let mut line = String::new();
     let mut value_is_secret = false;
@@ -222,7 +218,7 @@ mod tests {
 
     #[track_caller]
     fn shows(args: &[&str], expected: &str) {
-        assert_eq!(mask_secrets(args), expected);
+        assert_eq!(render(args, false), expected);
     }
 
     #[test]
@@ -285,12 +281,12 @@ mod tests {
     fn quotes_only_where_needed_and_escapes_control_characters() {
         shows(&["sh", "-c", "a b", "", "it's"], r"sh -c 'a b' '' 'it'\''s'");
         shows(&["x", "a\n\u{1b}[31m"], r"x 'a\n\u{1b}[31m'");
-        assert_eq!(mask_secrets(&[&b"a\xffb"[..]]), "a\u{fffd}b");
+        assert_eq!(render(&[&b"a\xffb"[..]], false), "a\u{fffd}b");
     }
 
     #[test]
     fn long_lines_are_bounded() {
-        let line = mask_secrets(&["x".repeat(300), "é".repeat(300)]);
+        let line = render(&["x".repeat(300), "é".repeat(300)], false);
         assert!(line.len() <= MAX_RENDERED && line.ends_with('…'), "{line}");
     }
 

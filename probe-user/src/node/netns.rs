@@ -62,13 +62,6 @@ pub enum NetnsError {
     },
 }
 
-impl NetnsError {
-    /// True if there is no such file, which for `ip_vs` means that IPVS is not in use.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Read { source, .. } | Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
 fn open_hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "this needs CAP_SYS_PTRACE (run as root, in a pod with hostPID)",
@@ -194,16 +187,6 @@ impl NetNs {
     }
 }
 
-/// Directory that shows `/proc/net` of this namespace. For a path, that of any process in the namespace; `None`
-/// if there is none that may be looked at: then read `/proc/thread-self/net` in [`NetNs::run_inside`].
-pub fn proc_net_dir(spec: &NetnsSpec) -> Option<PathBuf> {
-    let pid = match spec {
-        NetnsSpec::Pid(pid) => *pid,
-        NetnsSpec::Path(_) => process_in(NetNs::open(spec).ok()?.inode)?,
-    };
-    Some(PathBuf::from(format!("/proc/{pid}/net")))
-}
-
 /// Reads `/proc/net/<name>` of a namespace. By pid this needs no capability; by path it needs CAP_SYS_PTRACE and a
 /// process in there, or CAP_SYS_ADMIN to go there.
 pub fn read_proc_net(spec: &NetnsSpec, name: &str) -> Result<Vec<u8>, NetnsError> {
@@ -283,7 +266,7 @@ pub(super) mod tests {
         let error = NetNs::open(&NetnsSpec::Path("/proc/self/status".into())).unwrap_err();
         assert!(error.to_string().starts_with("/proc/self/status is not a namespace"));
         let error = NetNs::open(&NetnsSpec::Path("/run/netns/no such".into())).unwrap_err();
-        assert!(error.is_not_found() && error.to_string().contains("/run/netns/NAME"));
+        assert!(error.to_string().contains("/run/netns/NAME"));
         let error = NetNs::open(&NetnsSpec::Path("/proc/self/ns/mnt".into())).unwrap();
         let refused = error.run_inside(|| ()).unwrap_err().to_string();
         assert!(
@@ -301,7 +284,8 @@ pub(super) mod tests {
         assert!(whose(own.inode).unwrap().contains("of pid "));
         assert_eq!(whose(1), None);
         assert!(read_proc_net(&spec, "dev").unwrap().starts_with(b"Inter-|"));
-        assert!(read_proc_net(&spec, "nonexistent").unwrap_err().is_not_found());
+        let error = read_proc_net(&spec, "nonexistent").unwrap_err();
+        assert!(matches!(error, NetnsError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound));
     }
 
     #[test]
@@ -313,7 +297,6 @@ pub(super) mod tests {
         assert_eq!(NetNs::own().unwrap().inode, own);
 
         let spec = NetnsSpec::Path(format!("/proc/self/fd/{}", netns.file.as_raw_fd()).into());
-        assert_eq!(proc_net_dir(&spec), None);
         let devices = String::from_utf8(read_proc_net(&spec, "dev").unwrap()).unwrap();
         let names: Vec<&str> =
             devices.lines().skip(2).filter_map(|line| line.split(':').next()).map(str::trim).collect();
@@ -325,8 +308,6 @@ pub(super) mod tests {
     #[test]
     fn path_is_resolved_through_a_process_inside() {
         let spec = NetnsSpec::Path("/proc/self/ns/net".into());
-        let dir = proc_net_dir(&spec).unwrap();
-        assert!(dir.join("dev").exists());
         assert_eq!(read_proc_net(&spec, "if_inet6").is_ok(), Path::new("/proc/self/net/if_inet6").exists());
     }
 

@@ -67,12 +67,6 @@ impl EphemeralRange {
         PortRanges::range(self.first, self.last)
     }
 
-    /// True if an unbound connect() tries this port before those of the other parity: it prefers the parity of the
-    /// low end (`__inet_hash_connect`). bind() to port 0 prefers the other one.
-    pub fn is_first_choice(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port) && port % 2 == self.first % 2
-    }
-
     /// How many ports an unbound connect() starts its search from: half of the range. In a range with an odd
     /// count, the last port is reached only by searching on.
     pub fn first_choices(self) -> u32 {
@@ -144,12 +138,6 @@ pub fn read_under(proc_sys: &Path) -> NetSysctls {
     };
     sysctls.problems = problems;
     sysctls
-}
-
-/// A list of reserved ports that keeps what is reserved already: `current` and `wanted` together.
-#[must_use]
-pub fn merge(current: &PortRanges, wanted: &PortRanges) -> PortRanges {
-    current.union(wanted)
 }
 
 /// Parses a value of `ip_local_reserved_ports`, and says in words a person can act on what is wrong with it.
@@ -274,11 +262,9 @@ mod tests {
     }
 
     #[test]
-    fn connect_prefers_the_parity_of_the_low_end() {
+    fn connect_starts_its_search_from_half_of_the_range() {
         let range: EphemeralRange = "1024 65000".parse().unwrap();
         assert_eq!(range.first_choices(), 31_988);
-        assert!(range.is_first_choice(36_704) && !range.is_first_choice(36_705));
-        assert!(!range.is_first_choice(1022) && !range.is_first_choice(65_002));
         assert_eq!("32768 60999".parse::<EphemeralRange>().unwrap().first_choices(), 14_116);
         assert_eq!("4000 4000".parse::<EphemeralRange>().unwrap().first_choices(), 1);
     }
@@ -287,7 +273,7 @@ mod tests {
     #[test]
     fn reserved_ports_keep_what_is_there() {
         let current = parse_reserved("50000,50001").unwrap();
-        let merged = merge(&current, &parse_reserved("30000-32767").unwrap());
+        let merged = current.union(&parse_reserved("30000-32767").unwrap());
         assert_eq!(merged.to_string(), "30000-32767,50000-50001");
         assert!(parse_reserved("1024 15999").is_err());
     }
@@ -312,7 +298,7 @@ mod tests {
         fn port_range_text_does_not_panic(text in "[0-9 \t\"–-]{0,14}") {
             if let Ok(range) = text.parse::<EphemeralRange>() {
                 prop_assert!(range.first <= range.last);
-                let even_split = range.ports().ports().filter(|&port| range.is_first_choice(port)).count();
+                let even_split = range.ports().ports().filter(|port| port % 2 == range.first % 2).count();
                 prop_assert!(u32::try_from(even_split).unwrap() - range.first_choices() <= 1);
             }
         }

@@ -33,6 +33,7 @@ pub mod status_page;
 pub mod text;
 mod text_escape;
 mod text_page;
+mod text_parties;
 mod text_words;
 mod timeline;
 

@@ -2,6 +2,7 @@
 
 use super::text_escape::{escape, escape_all};
 use super::text_page::{BOLD, CYAN, DIM, GREEN, PLAIN, Page, RED, YELLOW};
+use super::text_parties as parties;
 use super::text_words as words;
 use crate::diagnosis::incident::{Advice, Evidence, Incident, Outcome, Summary, Verdict};
 use crate::pods::naming;
@@ -23,7 +24,7 @@ pub struct TextStyle {
 /// A collision begins.
 pub fn began_line(incident: &Incident, style: TextStyle) -> String {
     let mut page = Page::new(style.colour, style.width);
-    let who = words::owner_short(&incident.owner) + &words::probe_short(incident.probe.as_ref());
+    let who = parties::owner_short(&incident.owner) + &parties::probe_short(incident.probe.as_ref());
     let connect = words::connect(incident);
     let text = match incident.verdict {
         Verdict::Collision => {
@@ -118,14 +119,14 @@ fn facts(page: &mut Page, incident: &Incident) {
 pub(super) fn fact_rows(incident: &Incident) -> Vec<(&'static str, String)> {
     let notes = |what: &'static str| notes(incident, what);
     let on = |what: &'static str| notes(what).map(|text| ("", text));
-    let mut rows = vec![("Who", words::owner(&incident.owner))];
+    let mut rows = vec![("Who", parties::owner(&incident.owner))];
     rows.extend(on(naming::source::OWNER));
     let probe = notes(naming::source::PROBE).next();
-    let probe = probe.or_else(|| incident.probe.as_ref().map(words::probe));
+    let probe = probe.or_else(|| incident.probe.as_ref().map(parties::probe));
     rows.extend(probe.map(|text| ("Probe", text)));
     rows.extend(notes(naming::source::SERVER).map(|text| ("Server", text)));
     match &incident.service {
-        Some(service) => rows.push(("Service", words::service(service))),
+        Some(service) => rows.push(("Service", parties::service(service))),
         None if incident.verdict == Verdict::Collision => rows.push(("Service", "not known".to_owned())),
         None => {}
     }
@@ -133,7 +134,7 @@ pub(super) fn fact_rows(incident: &Incident) -> Vec<(&'static str, String)> {
     rows.extend(on(naming::source::BACKEND));
     rows.extend(words::logged(incident).map(|text| ("Log", text)));
     rows.extend(notes(naming::source::MISSING).map(|text| ("No names", text)));
-    rows.extend(words::absent(incident).map(|text| ("Names", text)));
+    rows.extend(parties::absent(incident).map(|text| ("Names", text)));
     rows.extend(words::certainty(incident).map(|text| ("How sure", text)));
     rows
 }

@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::text::{BETWEEN, is_number};
+use super::shape::is_number;
+use super::text::BETWEEN;
 
 /// Folders whose sentences can stand in an analysis.
 const FOLDERS: [&str; 11] = [
