@@ -265,7 +265,8 @@ fn rest(html: &mut Html, now: &Snapshot) {
             .map(|(protocol, count)| format!("{} {protocol}", grouped(*count)))
             .collect();
         let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
-        facts.push(("Services", format!("{services}; read {} UTC", time(at))));
+        let of_file = if now.table.is_file { " from a file, which is read only once" } else { "" };
+        facts.push(("Services", format!("{services}; read {} UTC{of_file}", time(at))));
     }
     if let Some(connects) = now.connects {
         facts.push(("Connects", grouped(connects)));

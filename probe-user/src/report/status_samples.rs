@@ -51,9 +51,10 @@ pub(crate) fn busy() -> Snapshot {
         ports_used_up: 9,
         lost: BTreeMap::from([("connect".to_owned(), lost)]),
         hooks: vec![
-            HookView { need: "connect", way: Some("fentry") },
-            HookView { need: "hijack", way: Some("kprobe") },
-            HookView { need: "no_backend", way: None },
+            HookView { need: "connect", way: Some("fentry"), excused: false },
+            HookView { need: "hijack", way: Some("kprobe"), excused: false },
+            HookView { need: "no_backend", way: None, excused: false },
+            HookView { need: "table_change", way: None, excused: true },
         ],
         programs: vec![ProgramCost {
             name: "connect_fentry".to_owned(),
@@ -64,6 +65,7 @@ pub(crate) fn busy() -> Snapshot {
             services: BTreeMap::from([("tcp", 312), ("udp", 4)]),
             reads: 1942,
             failures: 1,
+            is_file: false,
             read_at: Some(NOW - 300_000_000),
             unreadable: 2,
         },
@@ -141,7 +143,7 @@ pub(crate) fn quiet() -> Snapshot {
             setting_changes: BTreeMap::new(),
             ..exposure()
         }),
-        hooks: vec![HookView { need: "connect", way: Some("fentry") }],
+        hooks: vec![HookView { need: "connect", way: Some("fentry"), excused: false }],
         pods: Vec::new(),
         recorder: None,
         deliveries: BTreeMap::new(),

@@ -40,6 +40,8 @@ pub struct HookView {
     pub need: &'static str,
     /// The way that serves it: `fentry`, `kprobe`, …; `None` = nothing does.
     pub way: Option<&'static str>,
+    /// Where nothing does, no evidence is missed by it ([`crate::sources::account::excused`]).
+    pub excused: bool,
 }
 
 /// The service table.
@@ -51,6 +53,8 @@ pub struct TableView {
     pub reads: u64,
     /// How often it could not be read.
     pub failures: u64,
+    /// It is a file of the user's, which is read only once.
+    pub is_file: bool,
     /// When it was read last.
     pub read_at: Option<Nanos>,
     /// Rows that could not be read the last time.

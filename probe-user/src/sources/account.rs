@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::live::Live;
+use super::live::{Live, ipvs_loaded};
 use crate::diagnosis::incident::Summary;
 use crate::diagnosis::{Diagnosis, NodeFacts};
 use crate::ipvs::table::{Protocol, ServiceId};
@@ -24,7 +24,7 @@ impl Live {
             count => format!("{count} TCP services"),
         };
         let mut text = format!("tracing: {services} in network namespace {}; ^C ends it", self.netns().inode);
-        if !self.reader().is_file() && !super::live::ipvs_loaded() {
+        if !self.reader().is_file() && !ipvs_loaded() {
             text.push_str("\nip_vs is not loaded: nothing can collide until it is");
         }
         for (need, hook) in self.tracer().hooks() {
@@ -89,8 +89,9 @@ impl Live {
     /// Needs that no hook serves, or serves less than fully, one sentence each.
     fn unmet(&self) -> Vec<String> {
         let mut sentences = Vec::new();
+        let ipvs = ipvs_loaded();
         for (need, hook) in self.tracer().hooks() {
-            if hook.way.is_none() && !Self::excused(*need) {
+            if hook.way.is_none() && !excused(*need, ipvs) {
                 let reason =
                     hook.refused.last().map_or("this choice of hooks has none", |(_, why)| why.as_str());
                 sentences.push(format!("{need}: {} ({reason})", need.without()));
@@ -124,16 +125,6 @@ impl Live {
         sentences
     }
 
-    /// A need that nothing calls for: without IPVS there is no hijack, and polling replaces the triggers, at the price
-    /// of a delay.
-    fn excused(need: Need) -> bool {
-        match need {
-            Need::TableChange | Need::ModuleChange => true,
-            Need::Hijack | Need::NoBackend => !super::live::ipvs_loaded(),
-            _ => false,
-        }
-    }
-
     /// The last line of a trace.
     pub fn summary(&self, diagnosis: &Diagnosis) -> Result<Summary, LoadError> {
         let counters = self.counters()?;
@@ -153,6 +144,16 @@ impl Live {
     }
 }
 
+/// A need that nothing calls for: without IPVS there is no hijack, and polling replaces the triggers, at the price of a
+/// delay. `ipvs`: ip_vs is loaded.
+pub const fn excused(need: Need, ipvs: bool) -> bool {
+    match need {
+        Need::TableChange | Need::ModuleChange => true,
+        Need::Hijack | Need::NoBackend => !ipvs,
+        _ => false,
+    }
+}
+
 /// Whether what was lost can have hidden something. Runs that the kernel skipped of a program that follows watched
 /// connections (see [`crate::kernel::loader`]) cannot, as long as no connection was watched: they concerned others.
 fn concerns(program: &str, reason: &str, diagnosis: &Diagnosis) -> bool {
@@ -165,6 +166,21 @@ mod tests {
     use super::*;
     use crate::diagnosis::Settings;
     use crate::observation::{Fact, Tuple};
+
+    #[test]
+    fn no_evidence_is_missed_where_polling_does_or_ip_vs_is_not_loaded() {
+        let missed = |ipvs| {
+            let all = ladder::LADDER.iter().chain(ladder::PACKETS).map(|(need, _)| *need);
+            let mut missed: Vec<_> = all.filter(|need| !excused(*need, ipvs)).map(Need::name).collect();
+            missed.sort_unstable();
+            missed
+        };
+        let always = ["connect", "connect_end", "outcome", "packets", "reset"];
+        assert_eq!(missed(false), always);
+        let mut with_ipvs = [always.as_slice(), &["hijack", "no_backend"]].concat();
+        with_ipvs.sort_unstable();
+        assert_eq!(missed(true), with_ipvs);
+    }
 
     #[test]
     fn skipped_runs_matter_once_a_connection_is_watched() {

@@ -1,6 +1,6 @@
 //! One file per source of observations.
 
-mod account;
+pub mod account;
 pub mod clock;
 mod configuration;
 pub mod kubelet_log;
