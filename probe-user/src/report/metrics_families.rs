@@ -268,6 +268,15 @@ pub const FAMILIES: &[Family] = &[
     counter("portclash_recorder_captures_failed", &[], "Captures that could not be written.", |now, out| {
         out.known([], now.recorder.as_ref().map(|recorder| recorder.failed));
     }),
+    counter(
+        "portclash_recorder_packets_dropped",
+        &["reason"],
+        "Packets of watched connections that are in no capture, by reason.",
+        |now, out| {
+            let dropped = now.recorder.iter().flat_map(|recorder| recorder.packets_dropped.by_reason());
+            dropped.for_each(|(reason, count)| out.add([reason], count));
+        },
+    ),
     gauge(
         "portclash_delivery_up",
         &["sink"],

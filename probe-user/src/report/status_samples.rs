@@ -7,8 +7,8 @@ use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::report::samples;
 use crate::serve::recent::Kept;
 use crate::serve::snapshot::{
-    DeliveryView, ExposureView, HookView, IncidentKind, PodLabel, PodSourceView, ProcessView, ProgramCost,
-    RecorderView, Snapshot, TableView,
+    DeliveryView, ExposureView, HookView, IncidentKind, PacketsDropped, PodLabel, PodSourceView, ProcessView,
+    ProgramCost, RecorderView, Snapshot, TableView,
 };
 
 const STARTED: i64 = 1_663_268_000_000_000_000;
@@ -87,6 +87,7 @@ pub(crate) fn busy() -> Snapshot {
             written: 43,
             removed: 3,
             failed: 1,
+            packets_dropped: PacketsDropped { late: 5, of_long_connections: 70, no_room: 0 },
             trouble: Some("write /var/lib/portclash: no space left on device".to_owned()),
         }),
         deliveries: BTreeMap::from([

@@ -112,6 +112,24 @@ pub struct ProcessView {
     pub threads: Option<u64>,
 }
 
+/// Packets that are in no capture, although their connection was flagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketsDropped {
+    /// They came after their connection was concluded.
+    pub late: u64,
+    /// Their connection had more packets than are kept of one.
+    pub of_long_connections: u64,
+    /// Too many waited, and their connection was the oldest.
+    pub no_room: u64,
+}
+
+impl PacketsDropped {
+    /// Each reason, as metrics name it, and how many packets.
+    pub const fn by_reason(self) -> [(&'static str, u64); 3] {
+        [("late", self.late), ("long_connection", self.of_long_connections), ("no_room", self.no_room)]
+    }
+}
+
 /// The flight recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecorderView {
@@ -125,6 +143,8 @@ pub struct RecorderView {
     pub removed: u64,
     /// Captures that could not be written.
     pub failed: u64,
+    /// Packets that are in no capture.
+    pub packets_dropped: PacketsDropped,
     /// Why the last one could not be written, while that lasts.
     pub trouble: Option<String>,
 }
