@@ -1,6 +1,7 @@
 //! The ways that incidents take out of here. Each has a bounded queue and a task of its own, so that none waits for
 //! another, and tracing waits for none. What does not arrive is counted.
 
+mod account;
 #[cfg(feature = "kube")]
 mod event;
 #[cfg(feature = "otlp")]
