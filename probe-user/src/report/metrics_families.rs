@@ -285,9 +285,14 @@ pub const FAMILIES: &[Family] = &[
             now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.trouble.is_none()));
         },
     ),
-    counter("portclash_delivery_sent", &["sink"], "Incidents that arrived at this sink.", |now, out| {
-        now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.sent));
-    }),
+    counter(
+        "portclash_delivery_sent",
+        &["sink"],
+        "Incidents that arrived at this sink; of otlp_metrics, exports.",
+        |now, out| {
+            now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.sent));
+        },
+    ),
     counter(
         "portclash_delivery_failures",
         &["sink"],
@@ -299,7 +304,7 @@ pub const FAMILIES: &[Family] = &[
     counter(
         "portclash_delivery_dropped",
         &["sink"],
-        "Incidents that this sink was not told of in the end.",
+        "Incidents that this sink was not told of in the end; of otlp_metrics only the last export, because the next makes up for others.",
         |now, out| {
             now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.dropped));
         },

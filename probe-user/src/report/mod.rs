@@ -19,6 +19,8 @@ mod ladder_text;
 pub mod metrics;
 mod metrics_families;
 mod metrics_incidents;
+#[cfg(feature = "otlp")]
+pub(crate) mod metrics_otlp;
 mod metrics_text;
 pub mod packet_comments;
 pub mod packet_log;

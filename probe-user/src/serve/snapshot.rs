@@ -149,14 +149,14 @@ pub struct RecorderView {
     pub trouble: Option<String>,
 }
 
-/// One way that incidents take out of here: `stdout`, `webhook`, `event`, `otlp`.
+/// One way that incidents take out of here: `stdout`, `webhook`, `event`, `otlp`; or exports of metrics: `otlp_metrics`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryView {
-    /// Incidents that arrived.
+    /// Incidents, or exports, that arrived.
     pub sent: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Incidents that were given up.
+    /// Incidents that were given up. Of exports only the last one: any other is made up for by the next.
     pub dropped: u64,
     /// Why the last attempt failed, while that lasts.
     pub trouble: Option<String>,
