@@ -14,7 +14,7 @@ use super::pod_sources::PodSourceArgs;
 use super::serve_config::{Configured, Reloader, print};
 use super::serve_start;
 use super::status;
-use super::values::{MaybeTime, duration, duration_or_none, pods, size};
+use super::values::{MaybeTime, duration, duration_or_none, pods, seconds_or_none, size};
 use crate::kernel::ladder::Hooks;
 use crate::node::netns::NetnsSpec;
 use crate::serve::deliver::{self, TargetOptions};
@@ -142,6 +142,9 @@ pub(super) struct DeliverArgs {
     /// Authority of its certificate [default: the system's]
     #[arg(long, value_name = "FILE", requires = "otlp")]
     pub(super) otlp_ca: Option<PathBuf>,
+    /// Send it the metrics as well, those of /metrics, this often, at least 1s apart; none = never [default: none]
+    #[arg(long, value_name = "TIME|none", value_parser = seconds_or_none, requires = "otlp")]
+    pub(super) otlp_metrics_every: Option<MaybeTime>,
 }
 
 /// The flight recorder.
@@ -181,6 +184,8 @@ impl DeliverArgs {
             events: self.kubernetes_events.then(|| sources.api_server()),
             #[cfg(feature = "otlp")]
             otlp: target(&self.otlp, &self.otlp_token_file, &self.otlp_ca),
+            #[cfg(feature = "otlp")]
+            otlp_metrics_every: self.otlp_metrics_every.and_then(|MaybeTime(time)| time),
         };
         options.check()?;
         Ok(options)

@@ -64,7 +64,8 @@ pub(super) async fn serve(
     let node = names.hints().best_name();
     let ways = args.deliveries(node.clone())?;
     let way_files = ways.files();
-    let deliveries = Deliveries::start(&ways)?;
+    let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
+    let deliveries = Deliveries::start(&ways, requests.clone())?;
     let confined = if args.privileges.keep_privileges {
         complain("privileges are kept, as asked for");
         None
@@ -78,7 +79,6 @@ pub(super) async fn serve(
     };
     let mut stop = installed.context("handle SIGINT and SIGTERM")?;
     let recent = Recent::default();
-    let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
     let server =
         bound.map(|bound| start_server(bound, requests, recent.clone(), confined.as_ref())).transpose()?;
     let recheck = Recheck::new(netns, Some(root), settings.check_every);

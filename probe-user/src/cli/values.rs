@@ -20,16 +20,24 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A time that may be absent: `0`, `none` and `false` are no time at all.
+/// A time that may be absent: `0`, `0s`, `off`, `none` and `false` are no time at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MaybeTime(pub(super) Option<Duration>);
 
 /// A time, or `none`.
 pub(super) fn duration_or_none(text: &str) -> Result<MaybeTime, String> {
-    if matches!(text, "0" | "none" | "false") {
+    if matches!(text, "0" | "0s" | "off" | "none" | "false") {
         return Ok(MaybeTime(None));
     }
     duration(text).map(|time| MaybeTime(Some(time))).map_err(|wrong| format!("{wrong}, or none"))
+}
+
+/// A time of at least a second, or `none`.
+pub(super) fn seconds_or_none(text: &str) -> Result<MaybeTime, String> {
+    match duration_or_none(text)? {
+        MaybeTime(Some(time)) if time < Duration::from_secs(1) => Err("at least 1s, or none".to_owned()),
+        time => Ok(time),
+    }
 }
 
 /// `4096`, `500K`, `10M`, `1G`, in powers of 1024.
@@ -75,11 +83,14 @@ mod tests {
 
     #[test]
     fn a_time_may_be_absent_where_that_means_something() {
-        for none in ["0", "none", "false"] {
+        for none in ["0", "0s", "off", "none", "false"] {
             assert_eq!(duration_or_none(none).unwrap(), MaybeTime(None));
         }
         assert_eq!(duration_or_none("5m").unwrap(), MaybeTime(Some(Duration::from_mins(5))));
         assert!(duration_or_none("never").unwrap_err().ends_with("or none"));
+        assert_eq!(seconds_or_none("0s").unwrap(), MaybeTime(None));
+        assert_eq!(seconds_or_none("1s").unwrap(), MaybeTime(Some(Duration::from_secs(1))));
+        assert!(seconds_or_none("999ms").unwrap_err().contains("1s"));
     }
 
     #[test]

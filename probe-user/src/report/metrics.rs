@@ -45,7 +45,7 @@ impl Family {
     }
 
     /// The unit, which its name ends with.
-    fn unit(&self) -> Option<&'static str> {
+    pub(super) fn unit(&self) -> Option<&'static str> {
         ["seconds", "bytes", "ratio"].into_iter().find(|unit| self.name.ends_with(unit))
     }
 }
@@ -59,6 +59,16 @@ impl Samples {
         self.0.push((labels.iter().map(|&label| label.to_owned()).collect(), value.into()));
     }
 
+    /// Labels and value of each.
+    pub(super) fn of<'a>(
+        &'a self,
+        family: &'static Family,
+    ) -> impl Iterator<Item = (impl Iterator<Item = (&'static str, &'a str)>, Value)> {
+        self.0.iter().map(|(labels, value)| {
+            (family.labels.iter().copied().zip(labels.iter().map(String::as_str)), *value)
+        })
+    }
+
     /// Adds a value that may not be known.
     pub(super) fn known<const N: usize>(&mut self, labels: [&str; N], value: Option<impl Into<Value>>) {
         if let Some(value) = value {
@@ -67,19 +77,23 @@ impl Samples {
     }
 }
 
+/// The families that have samples now.
+pub(super) fn known(snapshot: &Snapshot) -> impl Iterator<Item = (&'static Family, Samples)> {
+    let all = FAMILIES.iter().map(|family| {
+        let mut samples = Samples::default();
+        (family.samples)(snapshot, &mut samples);
+        (family, samples)
+    });
+    all.filter(|(_, samples)| !samples.0.is_empty())
+}
+
 /// Writes all metrics.
 pub fn render(snapshot: &Snapshot, flavour: Flavour) -> String {
     let mut page = Page::new(flavour);
-    for family in FAMILIES {
-        let mut samples = Samples::default();
-        (family.samples)(snapshot, &mut samples);
-        if samples.0.is_empty() {
-            continue;
-        }
+    for (family, samples) in known(snapshot) {
         page.family(family.name, family.kind, family.unit(), family.help);
-        for (labels, value) in &samples.0 {
-            let labels = family.labels.iter().copied().zip(labels.iter().map(String::as_str));
-            page.sample((family.name, family.kind), labels, *value);
+        for (labels, value) in samples.of(family) {
+            page.sample((family.name, family.kind), labels, value);
         }
     }
     page.finish()

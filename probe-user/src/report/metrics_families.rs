@@ -1,10 +1,10 @@
 //! The table of all metrics, and where each is taken from.
 
 use super::metrics::{Family, Samples};
+use super::metrics_incidents::{incidents, pod_incidents};
 use super::metrics_text::{Kind, Value};
-use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::kernel::ladder::Need;
-use crate::serve::snapshot::{HookView, IncidentKind, Snapshot};
+use crate::serve::snapshot::{HookView, Snapshot};
 
 type Name = &'static str;
 
@@ -140,8 +140,8 @@ pub const FAMILIES: &[Family] = &[
     gauge(
         "portclash_service_table_read_timestamp_seconds",
         &[],
-        "When the IPVS service table was read last.",
-        |now, out| out.known([], now.table.read_at.map(Value::Nanos)),
+        "When the IPVS service table was read last; absent with --ipvs, because a file is read only once.",
+        |now, out| out.known([], now.table.read_at.filter(|_| !now.table.is_file).map(Value::Nanos)),
     ),
     counter(
         "portclash_service_table_reads",
@@ -188,9 +188,10 @@ pub const FAMILIES: &[Family] = &[
     gauge(
         "portclash_hook_served",
         &["need"],
-        "1 if something serves this need of tracing, else 0.",
+        "1 if something serves this need of tracing, else 0; absent if nothing does and nothing is missed by it.",
         |now, out| {
-            now.hooks.iter().for_each(|hook| out.add([hook.need], hook.way.is_some()));
+            let told = now.hooks.iter().filter(|hook| hook.way.is_some() || !hook.excused);
+            told.for_each(|hook| out.add([hook.need], hook.way.is_some()));
         },
     ),
     counter(
@@ -267,6 +268,15 @@ pub const FAMILIES: &[Family] = &[
     counter("portclash_recorder_captures_failed", &[], "Captures that could not be written.", |now, out| {
         out.known([], now.recorder.as_ref().map(|recorder| recorder.failed));
     }),
+    counter(
+        "portclash_recorder_packets_dropped",
+        &["reason"],
+        "Packets of watched connections that are in no capture, by reason.",
+        |now, out| {
+            let dropped = now.recorder.iter().flat_map(|recorder| recorder.packets_dropped.by_reason());
+            dropped.for_each(|(reason, count)| out.add([reason], count));
+        },
+    ),
     gauge(
         "portclash_delivery_up",
         &["sink"],
@@ -275,9 +285,14 @@ pub const FAMILIES: &[Family] = &[
             now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.trouble.is_none()));
         },
     ),
-    counter("portclash_delivery_sent", &["sink"], "Incidents that arrived at this sink.", |now, out| {
-        now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.sent));
-    }),
+    counter(
+        "portclash_delivery_sent",
+        &["sink"],
+        "Incidents that arrived at this sink; of otlp_metrics, exports.",
+        |now, out| {
+            now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.sent));
+        },
+    ),
     counter(
         "portclash_delivery_failures",
         &["sink"],
@@ -289,7 +304,7 @@ pub const FAMILIES: &[Family] = &[
     counter(
         "portclash_delivery_dropped",
         &["sink"],
-        "Incidents that this sink was not told of in the end.",
+        "Incidents that this sink was not told of in the end; of otlp_metrics only the last export, because the next makes up for others.",
         |now, out| {
             now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.dropped));
         },
@@ -314,70 +329,6 @@ pub const FAMILIES: &[Family] = &[
     }),
     gauge("process_threads", &[], "Threads of portclash.", |now, out| out.known([], now.process.threads)),
 ];
-
-pub(super) const VERDICTS: [Verdict; 6] = [
-    Verdict::Collision,
-    Verdict::CollisionSnat,
-    Verdict::ListenConflict,
-    Verdict::Exhaustion,
-    Verdict::ReuseDelay,
-    Verdict::OtherReset,
-];
-pub(super) const OUTCOMES: [Outcome; 5] =
-    [Outcome::Hijacked, Outcome::NoBackend, Outcome::Survived, Outcome::Failed, Outcome::Pending];
-const SERVICE_KINDS: [&str; 4] = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalIP"];
-
-/// The verdict as JSON and metrics have it.
-pub(super) const fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Collision => "collision",
-        Verdict::CollisionSnat => "collision_snat",
-        Verdict::ListenConflict => "listen_conflict",
-        Verdict::Exhaustion => "exhaustion",
-        Verdict::ReuseDelay => "reuse_delay",
-        Verdict::OtherReset => "other_reset",
-        Verdict::None => "none",
-    }
-}
-
-pub(super) const fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Hijacked => "hijacked",
-        Outcome::NoBackend => "no_backend",
-        Outcome::Survived => "survived",
-        Outcome::Failed => "failed",
-        Outcome::Pending => "pending",
-    }
-}
-
-/// Every verdict and outcome from the start; for collisions every kind of service too.
-fn incidents(now: &Snapshot, out: &mut Samples) {
-    let mut counts = now.incidents.clone();
-    // A false alarm is none.
-    counts.retain(|kind, _| kind.verdict != Verdict::None);
-    for verdict in VERDICTS {
-        for outcome in OUTCOMES {
-            let kinds = SERVICE_KINDS.into_iter().filter(|_| verdict == Verdict::Collision);
-            for service_kind in kinds.map(|kind| Some(kind.to_owned())).chain([None]) {
-                counts.entry(IncidentKind { verdict, outcome, service_kind }).or_default();
-            }
-        }
-    }
-    for (kind, count) in counts {
-        let service = kind.service_kind.as_deref().unwrap_or("unknown");
-        out.add([verdict_name(kind.verdict), outcome_name(kind.outcome), service], count);
-    }
-}
-
-/// No name of Kubernetes has an underscore, so the overflow is no pod.
-fn pod_incidents(now: &Snapshot, out: &mut Samples) {
-    for (label, count) in now.by_pod.iter().filter(|_| now.label_pods) {
-        out.add([&label.namespace, &label.pod], *count);
-    }
-    if now.label_pods {
-        out.add(["_other", "_other"], now.by_other_pods);
-    }
-}
 
 /// Connects without a free port; unknown where nothing sees how connect() ends.
 pub(super) fn out_of_ports(now: &Snapshot) -> Option<u64> {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::report::status_samples as samples;
+use crate::serve::snapshot::HookView;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -83,6 +84,34 @@ fn every_alert_fires_in_a_test_of_its_own_and_nothing_else_does() {
     for rule in recorded {
         assert!(tests.contains(&format!("expr: {rule}\n")), "{rule} is not tested");
     }
+}
+
+/// The metrics of a sidecar for which nothing can be done must not make an alert fire for good.
+#[test]
+fn no_alert_fires_for_a_table_of_a_file_and_for_needs_that_nothing_calls_for() {
+    let mut now = samples::quiet();
+    now.table.is_file = true;
+    // The rules are tested with a clock that begins at 0.
+    now.table.read_at = Some(0);
+    for need in ["table_change", "module_change", "hijack"] {
+        now.hooks.push(HookView { need, way: None, excused: true });
+    }
+    let page = render(&now, Flavour::Prometheus);
+    let mut test = format!(
+        "rule_files: [{}]\ntests:\n- interval: 1m\n  input_series:\n",
+        root().join("deploy/prometheus/rules.yaml").display()
+    );
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        test += &format!("  - series: '{series}'\n    values: '{value}x60'\n");
+    }
+    let alerts =
+        "count by (alertname) (ALERTS{alertname=~\"PortclashNeedUnmet|PortclashServiceTableStale\"})";
+    test += &format!("  promql_expr_test:\n  - expr: '{alerts}'\n    eval_time: 1h\n    exp_samples: []\n");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tests.yaml");
+    std::fs::write(&file, test).unwrap();
+    promtool(&["test", "rules", file.to_str().unwrap()], "");
 }
 
 #[test]

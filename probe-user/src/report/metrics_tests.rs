@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::diagnosis::incident::Verdict;
-use crate::report::metrics_families::{OUTCOMES, VERDICTS, outcome_name, verdict_name};
+use crate::report::metrics_incidents::{OUTCOMES, VERDICTS, outcome_name, verdict_name};
 use crate::report::status_samples as samples;
 use crate::serve::snapshot::PodLabel;
 
@@ -74,6 +74,33 @@ fn names_of_verdicts_and_outcomes_are_those_of_the_json() {
 fn connects_without_a_port_are_unknown_where_nothing_sees_how_connect_ends() {
     let mut now = samples::busy();
     assert!(render(&now, Flavour::Prometheus).contains("\nportclash_connects_out_of_ports_total 9\n"));
-    now.hooks.push(crate::serve::snapshot::HookView { need: "connect_end", way: None });
+    now.hooks.push(crate::serve::snapshot::HookView { need: "connect_end", way: None, excused: false });
     assert!(!render(&now, Flavour::Prometheus).contains("portclash_connects_out_of_ports"));
+}
+
+#[test]
+fn a_need_is_unmet_only_if_something_is_missed_by_it() {
+    let page = render(&samples::busy(), Flavour::Prometheus);
+    let served = |line: &&str| line.starts_with("portclash_hook_served{");
+    assert_eq!(
+        page.lines().filter(served).collect::<Vec<_>>(),
+        [
+            "portclash_hook_served{need=\"connect\"} 1",
+            "portclash_hook_served{need=\"hijack\"} 1",
+            "portclash_hook_served{need=\"no_backend\"} 0",
+        ]
+    );
+}
+
+/// An alert takes an old time for a table that cannot be read any more.
+#[test]
+fn a_table_that_is_a_file_has_services_and_no_time() {
+    let mut now = samples::busy();
+    let page = render(&now, Flavour::Prometheus);
+    assert!(page.contains("\nportclash_service_table_read_timestamp_seconds "));
+    now.table.is_file = true;
+    let of_file = render(&now, Flavour::Prometheus);
+    assert!(!of_file.contains("portclash_service_table_read_timestamp_seconds"));
+    assert!(of_file.contains("\nportclash_services{protocol=\"tcp\"} 312\n"));
+    assert!(of_file.contains("\nportclash_service_table_unreadable_rows 2\n"));
 }

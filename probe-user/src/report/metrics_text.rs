@@ -66,7 +66,7 @@ impl From<f64> for Value {
 }
 
 impl Value {
-    fn push(self, out: &mut String) {
+    pub(super) fn push(self, out: &mut String) {
         let written = match self {
             Self::Whole(value) => write!(out, "{value}"),
             Self::Real(value) if value.is_nan() => out.write_str("NaN"),

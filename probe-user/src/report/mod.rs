@@ -18,6 +18,9 @@ mod ladder_svg;
 mod ladder_text;
 pub mod metrics;
 mod metrics_families;
+mod metrics_incidents;
+#[cfg(feature = "otlp")]
+pub(crate) mod metrics_otlp;
 mod metrics_text;
 pub mod packet_comments;
 pub mod packet_log;

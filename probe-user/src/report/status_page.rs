@@ -9,7 +9,7 @@ use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::kernel::ladder::{LADDER, PACKETS};
 use crate::observation::Nanos;
 use crate::serve::recent::Kept;
-use crate::serve::snapshot::{ExposureView, Snapshot};
+use crate::serve::snapshot::{ExposureView, PacketsDropped, Snapshot};
 
 /// Incidents on the page.
 const MAX_SHOWN: usize = 50;
@@ -265,7 +265,8 @@ fn rest(html: &mut Html, now: &Snapshot) {
             .map(|(protocol, count)| format!("{} {protocol}", grouped(*count)))
             .collect();
         let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
-        facts.push(("Services", format!("{services}; read {} UTC", time(at))));
+        let of_file = if now.table.is_file { " from a file, which is read only once" } else { "" };
+        facts.push(("Services", format!("{services}; read {} UTC{of_file}", time(at))));
     }
     if let Some(connects) = now.connects {
         facts.push(("Connects", grouped(connects)));
@@ -283,8 +284,9 @@ fn rest(html: &mut Html, now: &Snapshot) {
     }
     if let Some(recorder) = &now.recorder {
         let kept = format!("{} captures, {}", grouped(recorder.captures), size(recorder.bytes));
+        let dropped = packets_dropped(recorder.packets_dropped);
         let trouble = recorder.trouble.as_ref().map_or_else(String::new, |trouble| format!("; {trouble}"));
-        facts.push(("Flight recorder", format!("{kept}{trouble}")));
+        facts.push(("Flight recorder", format!("{kept}{dropped}{trouble}")));
     }
     for (sink, delivery) in &now.deliveries {
         let told = format!("{sink}: {} sent, {} given up", grouped(delivery.sent), grouped(delivery.dropped));
@@ -298,6 +300,18 @@ fn rest(html: &mut Html, now: &Snapshot) {
         facts.push(("Processor time", format!("{seconds:.1} s")));
     }
     section(html, "This sidecar", &facts);
+}
+
+/// `; 75 packets are in no capture (late 5, long_connection 70)`
+fn packets_dropped(dropped: PacketsDropped) -> String {
+    let reasons = dropped.by_reason();
+    let all: u64 = reasons.iter().map(|(_, count)| count).sum();
+    if all == 0 {
+        return String::new();
+    }
+    let some = reasons.iter().filter(|(_, count)| *count > 0);
+    let some: Vec<String> = some.map(|(reason, count)| format!("{reason} {}", grouped(*count))).collect();
+    format!("; {} packets are in no capture ({})", grouped(all), some.join(", "))
 }
 
 fn section(html: &mut Html, title: &str, facts: &[(&str, String)]) {

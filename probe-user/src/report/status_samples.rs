@@ -7,8 +7,8 @@ use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::report::samples;
 use crate::serve::recent::Kept;
 use crate::serve::snapshot::{
-    DeliveryView, ExposureView, HookView, IncidentKind, PodLabel, PodSourceView, ProcessView, ProgramCost,
-    RecorderView, Snapshot, TableView,
+    DeliveryView, ExposureView, HookView, IncidentKind, PacketsDropped, PodLabel, PodSourceView, ProcessView,
+    ProgramCost, RecorderView, Snapshot, TableView,
 };
 
 const STARTED: i64 = 1_663_268_000_000_000_000;
@@ -51,9 +51,10 @@ pub(crate) fn busy() -> Snapshot {
         ports_used_up: 9,
         lost: BTreeMap::from([("connect".to_owned(), lost)]),
         hooks: vec![
-            HookView { need: "connect", way: Some("fentry") },
-            HookView { need: "hijack", way: Some("kprobe") },
-            HookView { need: "no_backend", way: None },
+            HookView { need: "connect", way: Some("fentry"), excused: false },
+            HookView { need: "hijack", way: Some("kprobe"), excused: false },
+            HookView { need: "no_backend", way: None, excused: false },
+            HookView { need: "table_change", way: None, excused: true },
         ],
         programs: vec![ProgramCost {
             name: "connect_fentry".to_owned(),
@@ -64,6 +65,7 @@ pub(crate) fn busy() -> Snapshot {
             services: BTreeMap::from([("tcp", 312), ("udp", 4)]),
             reads: 1942,
             failures: 1,
+            is_file: false,
             read_at: Some(NOW - 300_000_000),
             unreadable: 2,
         },
@@ -85,6 +87,7 @@ pub(crate) fn busy() -> Snapshot {
             written: 43,
             removed: 3,
             failed: 1,
+            packets_dropped: PacketsDropped { late: 5, of_long_connections: 70, no_room: 0 },
             trouble: Some("write /var/lib/portclash: no space left on device".to_owned()),
         }),
         deliveries: BTreeMap::from([
@@ -141,7 +144,7 @@ pub(crate) fn quiet() -> Snapshot {
             setting_changes: BTreeMap::new(),
             ..exposure()
         }),
-        hooks: vec![HookView { need: "connect", way: Some("fentry") }],
+        hooks: vec![HookView { need: "connect", way: Some("fentry"), excused: false }],
         pods: Vec::new(),
         recorder: None,
         deliveries: BTreeMap::new(),

@@ -8,6 +8,8 @@ use super::snapshot::{HookView, PodSourceView, Snapshot, TableView};
 use crate::ipvs::table::{Protocol, ServiceId, ServiceTable};
 use crate::kernel::ladder::Need;
 use crate::kernel::loader::LoadError;
+use crate::node::ipvs_module;
+use crate::sources::account::excused;
 use crate::trace::Trace;
 
 /// What a trace knows of itself and the node. The rest is filled in by whoever has it.
@@ -15,6 +17,7 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
     let live = trace.live();
     let summary = trace.summary()?;
     let pods = trace.names().names().pods();
+    let ipvs = ipvs_module::is_loaded();
     Ok(Snapshot {
         at: trace.now(),
         kernel: None,
@@ -32,13 +35,14 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
             .tracer()
             .hooks()
             .iter()
-            .map(|(need, hook)| HookView { need: need.name(), way: hook.way })
+            .map(|(need, hook)| HookView { need: need.name(), way: hook.way, excused: excused(*need, ipvs) })
             .collect(),
         programs: live.tracer().program_costs(),
         table: TableView {
             services: services(live.table().current()),
             reads: live.table().reads,
             failures: live.table().failures(),
+            is_file: live.services_are_a_file(),
             read_at: live.table().read_at,
             unreadable: live.table().current().unreadable.len() as u64,
         },

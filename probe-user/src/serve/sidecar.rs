@@ -292,7 +292,11 @@ impl Sidecar {
     }
 
     /// Gives those who are told elsewhere time until the deadline.
-    pub(super) async fn drain(self, deadline: Duration) {
+    pub(super) async fn drain(mut self, deadline: Duration) {
+        match self.snapshot() {
+            Ok(last) => self.tellers.deliveries.export_last(Box::new(last)),
+            Err(error) => tracing::warn!("no snapshot: {error}"),
+        }
         let before = dropped(&self.tellers.deliveries.views());
         let after = dropped(&self.tellers.deliveries.drain(deadline).await);
         let given_up = after.saturating_sub(before);

@@ -40,6 +40,8 @@ pub struct HookView {
     pub need: &'static str,
     /// The way that serves it: `fentry`, `kprobe`, …; `None` = nothing does.
     pub way: Option<&'static str>,
+    /// Where nothing does, no evidence is missed by it ([`crate::sources::account::excused`]).
+    pub excused: bool,
 }
 
 /// The service table.
@@ -51,6 +53,8 @@ pub struct TableView {
     pub reads: u64,
     /// How often it could not be read.
     pub failures: u64,
+    /// It is a file of the user's, which is read only once.
+    pub is_file: bool,
     /// When it was read last.
     pub read_at: Option<Nanos>,
     /// Rows that could not be read the last time.
@@ -108,6 +112,24 @@ pub struct ProcessView {
     pub threads: Option<u64>,
 }
 
+/// Packets that are in no capture, although their connection was flagged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketsDropped {
+    /// They came after their connection was concluded.
+    pub late: u64,
+    /// Their connection had more packets than are kept of one.
+    pub of_long_connections: u64,
+    /// Too many waited, and their connection was the oldest.
+    pub no_room: u64,
+}
+
+impl PacketsDropped {
+    /// Each reason, as metrics name it, and how many packets.
+    pub const fn by_reason(self) -> [(&'static str, u64); 3] {
+        [("late", self.late), ("long_connection", self.of_long_connections), ("no_room", self.no_room)]
+    }
+}
+
 /// The flight recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecorderView {
@@ -121,18 +143,20 @@ pub struct RecorderView {
     pub removed: u64,
     /// Captures that could not be written.
     pub failed: u64,
+    /// Packets that are in no capture.
+    pub packets_dropped: PacketsDropped,
     /// Why the last one could not be written, while that lasts.
     pub trouble: Option<String>,
 }
 
-/// One way that incidents take out of here: `stdout`, `webhook`, `event`, `otlp`.
+/// One way that incidents take out of here: `stdout`, `webhook`, `event`, `otlp`; or exports of metrics: `otlp_metrics`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryView {
-    /// Incidents that arrived.
+    /// Incidents, or exports, that arrived.
     pub sent: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Incidents that were given up.
+    /// Incidents that were given up. Of exports only the last one: any other is made up for by the next.
     pub dropped: u64,
     /// Why the last attempt failed, while that lasts.
     pub trouble: Option<String>,

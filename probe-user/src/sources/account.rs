@@ -61,8 +61,9 @@ impl Live {
     /// Needs that no hook serves, or serves less than fully, one sentence each.
     fn unmet(&self) -> Vec<String> {
         let mut sentences = Vec::new();
+        let ipvs = ipvs_module::is_loaded();
         for (need, hook) in self.tracer().hooks() {
-            if hook.way.is_none() && !Self::excused(*need) {
+            if hook.way.is_none() && !excused(*need, ipvs) {
                 let reason =
                     hook.refused.last().map_or("this choice of hooks has none", |(_, why)| why.as_str());
                 sentences.push(format!("{need}: {} ({reason})", need.without()));
@@ -96,16 +97,6 @@ impl Live {
         sentences
     }
 
-    /// A need that nothing calls for: without IPVS there is no hijack, and polling replaces the triggers, at the price
-    /// of a delay.
-    fn excused(need: Need) -> bool {
-        match need {
-            Need::TableChange | Need::ModuleChange => true,
-            Need::Hijack | Need::NoBackend => !ipvs_module::is_loaded(),
-            _ => false,
-        }
-    }
-
     /// The last line of a trace.
     pub fn summary(&self, diagnosis: &Diagnosis) -> Result<Summary, LoadError> {
         let counters = self.counters()?;
@@ -125,6 +116,16 @@ impl Live {
     }
 }
 
+/// A need that nothing calls for: without IPVS there is no hijack, and polling replaces the triggers, at the price of a
+/// delay. `ipvs`: ip_vs is loaded.
+pub const fn excused(need: Need, ipvs: bool) -> bool {
+    match need {
+        Need::TableChange | Need::ModuleChange => true,
+        Need::Hijack | Need::NoBackend => !ipvs,
+        _ => false,
+    }
+}
+
 /// Whether what was lost can have hidden something. Runs that the kernel skipped of a program that follows watched
 /// connections (see [`crate::kernel::loader`]) cannot, as long as no connection was watched: they concerned others.
 fn concerns(program: &str, reason: &str, diagnosis: &Diagnosis) -> bool {
@@ -136,7 +137,23 @@ fn concerns(program: &str, reason: &str, diagnosis: &Diagnosis) -> bool {
 mod tests {
     use super::*;
     use crate::diagnosis::Settings;
+    use crate::kernel::ladder;
     use crate::observation::{Fact, Observation, Tuple};
+
+    #[test]
+    fn no_evidence_is_missed_where_polling_does_or_ip_vs_is_not_loaded() {
+        let missed = |ipvs| {
+            let all = ladder::LADDER.iter().chain(ladder::PACKETS).map(|(need, _)| *need);
+            let mut missed: Vec<_> = all.filter(|need| !excused(*need, ipvs)).map(Need::name).collect();
+            missed.sort_unstable();
+            missed
+        };
+        let always = ["connect", "connect_end", "outcome", "packets", "reset"];
+        assert_eq!(missed(false), always);
+        let mut with_ipvs = [always.as_slice(), &["hijack", "no_backend"]].concat();
+        with_ipvs.sort_unstable();
+        assert_eq!(missed(true), with_ipvs);
+    }
 
     #[test]
     fn skipped_runs_matter_once_a_connection_is_watched() {

@@ -250,6 +250,11 @@ impl Live {
         self.tables.current()
     }
 
+    /// True if the services come from the user's file, which is read once.
+    pub const fn services_are_a_file(&self) -> bool {
+        self.tables.is_file()
+    }
+
     /// What the self-test found out.
     pub const fn self_test(&self) -> SelfTest {
         self.self_test

@@ -1,6 +1,6 @@
 //! One file per source of observations.
 
-mod account;
+pub mod account;
 mod beside;
 pub mod clock;
 mod configuration;

@@ -200,7 +200,7 @@ impl CurrentTable {
     }
 
     /// It could not be read: the table of before stays in force.
-    pub fn failed(&mut self, trouble: String) {
+    fn failed(&mut self, trouble: String) {
         if self.trouble.as_ref() != Some(&trouble) {
             tracing::warn!("{trouble}");
         }

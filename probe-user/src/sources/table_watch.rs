@@ -1,7 +1,6 @@
 //! Keeps the service table fresh and looks things up in the IPVS connection table. Both are read beside the loop: reading
 //! tens of thousands of rows must not keep events waiting.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -113,10 +112,7 @@ impl TableWatch {
             memory::give_back();
             Reading { read, difference }
         };
-        match Beside::start("services", work) {
-            Ok(reading) => self.reading = Some(reading),
-            Err(error) => self.current.failed(no_thread(&error)),
-        }
+        self.reading = Some(Beside::start(work));
     }
 
     /// Takes what was read at `now`; returns what is different, `None` if nothing is.
@@ -139,12 +135,8 @@ impl TableWatch {
     /// Looks for rows of the connection table, at `now`.
     pub(super) fn look(&mut self, now: Nanos, wanted: impl Fn(&IpvsConnection) -> bool + Send + 'static) {
         let reader = self.reader.clone();
-        let rows = Beside::start("connections", move || {
-            let rows = reader.connections();
-            rows.into_iter().filter(wanted).collect()
-        });
-        // Without a thread there is no proof this time; the incident says what it lacks.
-        self.look = rows.ok().map(|rows| Look { since: now, rows });
+        let rows = Beside::start(move || reader.connections().into_iter().filter(wanted).collect());
+        self.look = Some(Look { since: now, rows });
     }
 
     /// Since when rows are looked for.
@@ -177,10 +169,6 @@ pub(super) async fn sleep_until(deadline: Option<Instant>) {
 fn broken_off() -> Reading {
     let read = TableRead::failed("the thread that read it broke off".to_owned());
     Reading { read, difference: TableDiff::default() }
-}
-
-fn no_thread(error: &io::Error) -> String {
-    format!("service table: no thread to read it: {error}")
 }
 
 #[cfg(test)]

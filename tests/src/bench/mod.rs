@@ -14,6 +14,7 @@ mod sidecar;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -80,8 +81,11 @@ fn mount_tracefs() -> Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("a mount namespace of its own")?;
     let tracefs = Some("tracefs");
-    mount(tracefs, "/sys/kernel/tracing", tracefs, MsFlags::empty(), None::<&str>)
-        .context("cannot mount tracefs")
+    match mount(tracefs, "/sys/kernel/tracing", tracefs, MsFlags::empty(), None::<&str>) {
+        // It is there already.
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(error) => Err(error).context("cannot mount tracefs"),
+    }
 }
 
 fn measure(rounds: usize, observers: &[Observer], say: impl Fn(&str)) -> Result<Value> {

@@ -7,7 +7,7 @@ use super::{ConfigError, Configured};
 use crate::cli::Cli;
 
 /// Options that take effect without a new start.
-const RELOADABLE: [&str; 13] = [
+const RELOADABLE: [&str; 14] = [
     "label-pods",
     "repeat-every",
     "check-every",
@@ -21,6 +21,7 @@ const RELOADABLE: [&str; 13] = [
     "otlp",
     "otlp-token-file",
     "otlp-ca",
+    "otlp-metrics-every",
 ];
 
 /// Reads the options again.

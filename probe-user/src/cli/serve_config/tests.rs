@@ -205,6 +205,27 @@ fn reading_again_tells_what_changes_now_from_what_waits_and_takes_nothing_broken
     assert_eq!((reread.changed.as_slice(), reread.next_start.len()), (&["drain".to_owned()][..], 0));
 }
 
+#[cfg(feature = "otlp")]
+#[test]
+fn metrics_are_exported_as_often_as_the_file_says_and_that_changes_while_it_runs() {
+    let (_folder, sources) = sources(&[], &[], Some("otlp = \"http://127.0.0.1:4318\""));
+    let mut reloader = Reloader::new(configure(&sources).unwrap());
+    let mut every = |text: &str| {
+        std::fs::write(&sources.system_file, format!("otlp = \"http://127.0.0.1:4318\"\n{text}")).unwrap();
+        let reread = reloader.read().unwrap();
+        let every = reread.new.args.deliveries(None).unwrap().otlp_metrics_every;
+        let changed = reread.changed.clone();
+        reloader.accept(reread);
+        (every.map(|every| every.as_secs()), changed)
+    };
+    let changed = vec!["otlp-metrics-every".to_owned()];
+    assert_eq!(every(""), (None, vec![]));
+    assert_eq!(every("otlp-metrics-every = \"1m\""), (Some(60), changed.clone()));
+    assert_eq!(every("otlp-metrics-every = \"0s\""), (None, changed));
+    std::fs::write(&sources.system_file, "otlp-metrics-every = \"1m\"").unwrap();
+    assert!(reloader.read().unwrap_err().to_string().contains("--otlp"));
+}
+
 #[test]
 fn every_option_is_one_that_a_file_and_a_variable_can_give() {
     let options = Options::of(&Cli::command());

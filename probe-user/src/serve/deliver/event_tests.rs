@@ -7,7 +7,7 @@ use crate::pods::clients::tests::DEADLINE;
 use crate::pods::clients::tests::certificates::Authority;
 use crate::pods::clients::tests::server::{Asked, Reply, Server};
 use crate::report::samples;
-use crate::serve::deliver::tests::{PATIENCE, incident, until};
+use crate::serve::deliver::tests::{PATIENCE, incident, unanswered, until};
 use crate::serve::deliver::{Deliveries, Options, Patience};
 
 struct Lab {
@@ -27,7 +27,7 @@ impl Lab {
             authority: authority.file(),
         };
         let options = Options { node: Some("node-a".into()), events: Some(api), ..Options::default() };
-        let deliveries = Deliveries::start_with(&options, patience).unwrap();
+        let deliveries = Deliveries::start_with(&options, patience, unanswered()).unwrap();
         Self { server, authority, deliveries }
     }
 

@@ -1,10 +1,15 @@
-//! The ways that incidents take out of here. Each has a bounded queue and a task of its own, so that none waits for
-//! another, and tracing waits for none. What does not arrive is counted.
+//! The ways that incidents take out of here, and metrics. Each has a task of its own and those of incidents a bounded queue,
+//! so that none waits for another, and tracing waits for none. What does not arrive is counted.
 
+mod account;
 #[cfg(feature = "kube")]
 mod event;
 #[cfg(feature = "otlp")]
+mod exports;
+#[cfg(feature = "otlp")]
 mod otlp;
+#[cfg(feature = "otlp")]
+mod otlp_metrics;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -20,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::diagnosis::incident::{Incident, Verdict};
 use crate::pods::clients::{Backoff, Timeouts, Trust, parse_url};
-use crate::serve::snapshot::DeliveryView;
+use crate::serve::snapshot::{DeliveryView, Requests, Snapshot};
 use way::Way;
 
 pub use target::{Target, TargetError};
@@ -38,6 +43,9 @@ pub struct Options {
     /// An OTLP/HTTP receiver.
     #[cfg(feature = "otlp")]
     pub otlp: Option<TargetOptions>,
+    /// How often it gets the metrics; `None` = never.
+    #[cfg(feature = "otlp")]
+    pub otlp_metrics_every: Option<Duration>,
 }
 
 /// A server that takes incidents.
@@ -113,15 +121,20 @@ impl Default for Patience {
 /// The ways at work. They end when this is dropped.
 pub struct Deliveries {
     ways: Vec<Way>,
+    #[cfg(feature = "otlp")]
+    exports: Option<exports::Exports>,
+    /// Where to ask what is exported.
+    requests: Requests,
 }
 
 impl Deliveries {
-    /// Starts them, within a tokio runtime. Nothing is connected to before there is an incident.
-    pub fn start(options: &Options) -> Result<Self, TargetError> {
-        Self::start_with(options, Patience::default())
+    /// Starts them, within a tokio runtime. Nothing is connected to before there is an incident, or `requests` were answered
+    /// with what is to be exported.
+    pub fn start(options: &Options, requests: Requests) -> Result<Self, TargetError> {
+        Self::start_with(options, Patience::default(), requests)
     }
 
-    fn start_with(options: &Options, patience: Patience) -> Result<Self, TargetError> {
+    fn start_with(options: &Options, patience: Patience, requests: Requests) -> Result<Self, TargetError> {
         let mut ways = Vec::new();
         if let Some(webhook) = &options.webhook {
             let target = Target::new("--webhook", webhook, patience.timeouts)?;
@@ -137,7 +150,28 @@ impl Deliveries {
             let target = Target::new("--otlp", otlp, patience.timeouts)?;
             ways.push(Way::start("otlp", otlp::Otlp::new(target, options.node.clone()), patience));
         }
-        Ok(Self { ways })
+        #[cfg(feature = "otlp")]
+        let exports = Self::exports(options, patience, &requests)?;
+        Ok(Self {
+            ways,
+            #[cfg(feature = "otlp")]
+            exports,
+            requests,
+        })
+    }
+
+    #[cfg(feature = "otlp")]
+    fn exports(
+        options: &Options,
+        patience: Patience,
+        requests: &Requests,
+    ) -> Result<Option<exports::Exports>, TargetError> {
+        let Some((otlp, every)) = options.otlp.as_ref().zip(options.otlp_metrics_every) else {
+            return Ok(None);
+        };
+        let target = Target::new("--otlp", otlp, patience.timeouts)?;
+        let metrics = otlp_metrics::OtlpMetrics::new(target, options.node.clone());
+        Ok(Some(exports::Exports::start("otlp_metrics", metrics, requests.clone(), every)))
     }
 
     /// Hands an incident to every way; false alarms (verdict `none`) to none. Never waits.
@@ -147,9 +181,21 @@ impl Deliveries {
         }
     }
 
-    /// How each way goes, by its name: `webhook`, `event`, `otlp`.
+    /// How each way goes, by its name: `webhook`, `event`, `otlp`, `otlp_metrics`.
     pub fn views(&self) -> BTreeMap<&'static str, DeliveryView> {
-        self.ways.iter().map(|way| (way.name(), way.view())).collect()
+        let ways = self.ways.iter().map(|way| (way.name(), way.view()));
+        #[cfg(feature = "otlp")]
+        let ways = ways.chain(self.exports.iter().map(|exports| (exports.name(), exports.view())));
+        ways.collect()
+    }
+
+    /// Exports this, where metrics are exported, and nothing after it.
+    pub fn export_last(&mut self, snapshot: Box<Snapshot>) {
+        #[cfg(feature = "otlp")]
+        if let Some(exports) = &mut self.exports {
+            return exports.close(snapshot);
+        }
+        drop(snapshot);
     }
 
     /// Waits until everything has arrived, at most for `limit`. What has not by then is given up, and counted in the
@@ -160,14 +206,22 @@ impl Deliveries {
         for way in &mut self.ways {
             way.finish(deadline).await;
         }
+        #[cfg(feature = "otlp")]
+        if let Some(exports) = &mut self.exports {
+            exports.finish(deadline).await;
+        }
         self.views()
     }
 
     /// Goes on with other ways. The counts of those that stay go on; what the old ones still have is finished in the
     /// background, at most for `limit`. If an option is wrong, nothing changes.
     pub fn replace(&mut self, options: &Options, limit: Duration) -> Result<(), TargetError> {
-        let new = Self::start(options)?;
+        let new = Self::start(options, self.requests.clone())?;
         let old = std::mem::replace(self, new);
+        #[cfg(feature = "otlp")]
+        if let (Some(heir), Some(exports)) = (&self.exports, &old.exports) {
+            heir.inherit(exports);
+        }
         for mut way in old.ways {
             if let Some(heir) = self.ways.iter_mut().find(|heir| heir.name() == way.name()) {
                 heir.inherit(&way);

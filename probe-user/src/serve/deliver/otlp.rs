@@ -10,7 +10,9 @@ use super::way::{Carried, Carrier, Failure};
 use crate::diagnosis::incident::Incident;
 
 /// Where logs go, below the address that is given.
-const PATH: &str = "/v1/logs";
+const LOGS: &str = "/v1/logs";
+/// Where metrics go.
+pub(super) const METRICS: &str = "/v1/metrics";
 /// `SEVERITY_NUMBER_WARN` of the log data model.
 const WARN: u8 = 13;
 
@@ -22,12 +24,15 @@ pub(super) struct Otlp {
 
 impl Otlp {
     pub(super) fn new(target: Target, node: Option<String>) -> Self {
-        let target = target.with_path(|given| match given.trim_end_matches('/') {
-            whole if whole.ends_with(PATH) => whole.to_owned(),
-            base => format!("{base}{PATH}"),
-        });
-        Self { target, node }
+        Self { target: target.with_path(|given| path_for(LOGS, given)), node }
     }
+}
+
+/// The path for one signal, below the address that is given; that may already be the one for a signal.
+pub(super) fn path_for(signal: &str, given: &str) -> String {
+    let base = given.trim_end_matches('/');
+    let base = [LOGS, METRICS].iter().find_map(|signal| base.strip_suffix(signal)).unwrap_or(base);
+    format!("{base}{signal}")
 }
 
 /// The part of the answer that matters.
@@ -41,37 +46,53 @@ struct Response {
 #[serde(default, rename_all = "camelCase")]
 struct PartialSuccess {
     /// A 64-bit number, which protobuf's JSON writes as a string.
-    rejected_log_records: Value,
+    #[serde(alias = "rejectedLogRecords", alias = "rejectedDataPoints")]
+    rejected: Value,
+}
+
+/// How many of `all` that were sent the receiver rejected, although it answered that all is well. Of a number that cannot be
+/// read nothing is known, so that counts as all.
+pub(super) fn rejected(answer: &[u8], all: u64) -> u64 {
+    let response: Response = serde_json::from_slice(answer).unwrap_or_default();
+    match response.partial_success.map(|part| part.rejected) {
+        None | Some(Value::Null) => 0,
+        Some(Value::String(text)) => text.parse().unwrap_or(all),
+        Some(other) => other.as_u64().unwrap_or(all),
+    }
+    .min(all)
 }
 
 impl Carrier for Otlp {
     async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
         let body = request(incident, self.node.as_deref(), Timestamp::now()).to_string();
         let answer = self.target.deliver(body.into()).await?;
-        let response: Response = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let rejected = response.partial_success.map(|part| part.rejected_log_records);
-        match rejected {
-            None | Some(Value::Null) => Ok(Carried::Arrived),
-            Some(count) if count == "0" || count == 0 => Ok(Carried::Arrived),
-            Some(_) => Err(Failure::Never("--otlp: the receiver rejected the log record".to_owned())),
+        match rejected(&answer.body, 1) {
+            0 => Ok(Carried::Arrived),
+            _ => Err(Failure::Never("--otlp: the receiver rejected the log record".to_owned())),
         }
     }
 }
 
 /// `ExportLogsServiceRequest` with one record.
 fn request(incident: &Incident, node: Option<&str>, now: Timestamp) -> Value {
-    let resource = attributes([
+    json!({"resourceLogs": [{
+        "resource": resource(node),
+        "scopeLogs": [{"scope": scope(), "logRecords": [record(incident, now)]}],
+    }]})
+}
+
+/// Who speaks. One portclash runs on a node, so the node's name tells them apart.
+pub(super) fn resource(node: Option<&str>) -> Value {
+    json!({"attributes": attributes([
         ("service.name", Some("portclash")),
         ("service.version", Some(env!("CARGO_PKG_VERSION"))),
+        ("service.instance.id", node),
         ("k8s.node.name", node),
-    ]);
-    json!({"resourceLogs": [{
-        "resource": {"attributes": resource},
-        "scopeLogs": [{
-            "scope": {"name": "portclash", "version": env!("CARGO_PKG_VERSION")},
-            "logRecords": [record(incident, now)],
-        }],
-    }]})
+    ])})
+}
+
+pub(super) fn scope() -> Value {
+    json!({"name": "portclash", "version": env!("CARGO_PKG_VERSION")})
 }
 
 fn record(incident: &Incident, now: Timestamp) -> Value {

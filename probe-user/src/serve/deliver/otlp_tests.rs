@@ -6,14 +6,14 @@ use super::*;
 use crate::pods::clients::tests::DEADLINE;
 use crate::pods::clients::tests::server::{Reply, Server};
 use crate::report::samples;
-use crate::serve::deliver::tests::{PATIENCE, incident};
+use crate::serve::deliver::tests::{PATIENCE, incident, unanswered};
 use crate::serve::deliver::{Deliveries, Options, TargetOptions};
 
 async fn deliver(path: &str, reply: &'static str) -> (Server, crate::serve::snapshot::DeliveryView) {
     let server = Server::start(None, move |_| Reply::ok(reply)).await;
     let otlp = TargetOptions { url: format!("http://{}{path}", server.address), ..TargetOptions::default() };
     let options = Options { node: Some("node-a".into()), otlp: Some(otlp), ..Options::default() };
-    let deliveries = Deliveries::start_with(&options, PATIENCE).unwrap();
+    let deliveries = Deliveries::start_with(&options, PATIENCE, unanswered()).unwrap();
     deliveries.send(&incident(1));
     let view = deliveries.drain(DEADLINE).await.remove("otlp").unwrap();
     (server, view)
@@ -27,6 +27,7 @@ async fn a_record_goes_to_the_path_for_logs() {
         ("/otlp", "/otlp/v1/logs"),
         ("/otlp/", "/otlp/v1/logs"),
         ("/x/v1/logs", "/x/v1/logs"),
+        ("/x/v1/metrics", "/x/v1/logs"),
     ] {
         let (server, view) = deliver(given, "{}").await;
         assert_eq!((view.sent, view.dropped, server.asked()[0].path.as_str()), (1, 0, path), "{given}");

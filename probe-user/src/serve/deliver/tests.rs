@@ -20,6 +20,11 @@ pub(super) const PATIENCE: Patience = Patience {
     event_every: Duration::from_millis(1),
 };
 
+/// For those who ask nothing.
+pub(super) fn unanswered() -> Requests {
+    tokio::sync::mpsc::channel(1).0
+}
+
 pub(super) fn incident(number: u64) -> Arc<Incident> {
     Arc::new(Incident { id: format!("id-{number}"), ..samples::hijacked() })
 }
@@ -33,12 +38,13 @@ pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-fn at(address: SocketAddr, path: &str) -> TargetOptions {
+pub(super) fn at(address: SocketAddr, path: &str) -> TargetOptions {
     TargetOptions { url: format!("http://{address}{path}"), ..TargetOptions::default() }
 }
 
 fn start(webhook: TargetOptions, patience: Patience) -> Deliveries {
-    Deliveries::start_with(&Options { webhook: Some(webhook), ..Options::default() }, patience).unwrap()
+    let options = Options { webhook: Some(webhook), ..Options::default() };
+    Deliveries::start_with(&options, patience, unanswered()).unwrap()
 }
 
 fn webhook(deliveries: &Deliveries) -> DeliveryView {

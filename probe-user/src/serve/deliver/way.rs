@@ -1,13 +1,14 @@
 //! One way out: its queue, its attempts, its counts.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::Patience;
+use super::account::Account;
 use crate::diagnosis::incident::Incident;
 use crate::serve::snapshot::DeliveryView;
 
@@ -73,62 +74,13 @@ pub(super) struct Settled {
     pub(super) failure: Option<Failure>,
 }
 
-/// Counts of one way, and what waits.
-#[derive(Debug, Default)]
-struct State {
-    view: DeliveryView,
-    /// Incidents that were taken and have neither arrived nor been given up.
-    waiting: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Shared(Arc<Mutex<State>>);
-
-impl Shared {
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        // Whoever panicked left whole numbers behind.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn arrived(&self, name: &'static str, count: u64) {
-        let trouble = self.with(|state| {
-            state.waiting = state.waiting.saturating_sub(count);
-            state.view.sent += count;
-            state.view.trouble.take()
-        });
-        if trouble.is_some() {
-            tracing::info!("{name}: incidents arrive again");
-        }
-    }
-
-    fn failed(&self, name: &'static str, reason: &str) {
-        let known = self.with(|state| {
-            state.view.failed += 1;
-            let known = state.view.trouble.as_deref() == Some(reason);
-            state.view.trouble = Some(reason.to_owned());
-            known
-        });
-        if !known {
-            tracing::warn!("{name}: {reason}");
-        }
-    }
-
-    fn given_up(&self, count: u64) {
-        self.with(|state| {
-            state.waiting = state.waiting.saturating_sub(count);
-            state.view.dropped += count;
-        });
-    }
-}
-
 /// Incidents on their way, each with the time it was handed over.
 type Queue = mpsc::Sender<(Instant, Arc<Incident>)>;
 
 /// One way at work. It ends when this is dropped.
 pub(super) struct Way {
-    name: &'static str,
     queue: Option<Queue>,
-    shared: Shared,
+    account: Account,
     ending: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -137,35 +89,30 @@ impl Way {
     pub(super) fn start(name: &'static str, carrier: impl Carrier, patience: Patience) -> Self {
         let (queue, incidents) = mpsc::channel(MAX_WAITING);
         let (ending, is_ending) = watch::channel(false);
-        let shared = Shared::default();
-        let worker = Worker { name, carrier, incidents, is_ending, shared: shared.clone(), patience };
-        Self { name, queue: Some(queue), shared, ending, task: tokio::spawn(worker.work()) }
+        let account = Account::new(name, "incidents");
+        let worker = Worker { carrier, incidents, is_ending, account: account.clone(), patience };
+        Self { queue: Some(queue), account, ending, task: tokio::spawn(worker.work()) }
     }
 
     pub(super) const fn name(&self) -> &'static str {
-        self.name
+        self.account.name()
     }
 
     pub(super) fn view(&self) -> DeliveryView {
-        self.shared.with(|state| state.view.clone())
+        self.account.view()
     }
 
     pub(super) fn send(&self, incident: &Arc<Incident>) {
         let Some(queue) = &self.queue else { return };
-        self.shared.with(|state| state.waiting += 1);
+        self.account.taken();
         if queue.try_send((Instant::now(), Arc::clone(incident))).is_err() {
-            self.shared.given_up(1);
+            self.account.given_up(1);
         }
     }
 
     /// Goes on with the counts of another.
-    pub(super) fn inherit(&mut self, other: &Self) {
-        let DeliveryView { sent, failed, dropped, trouble: _ } = other.view();
-        self.shared.with(|state| {
-            state.view.sent += sent;
-            state.view.failed += failed;
-            state.view.dropped += dropped;
-        });
+    pub(super) fn inherit(&self, other: &Self) {
+        self.account.inherit(&other.account);
     }
 
     /// Takes no more incidents, and hurries.
@@ -176,14 +123,7 @@ impl Way {
 
     /// Waits for the end of a closed way; what has not arrived by then is given up.
     pub(super) async fn finish(&mut self, deadline: Instant) {
-        if timeout_at(deadline, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
-        let left = self.shared.with(|state| state.waiting);
-        if left > 0 {
-            self.shared.given_up(left);
-            tracing::warn!("{}: {left} incidents did not arrive in time", self.name);
-        }
+        self.account.finish(&mut self.task, deadline).await;
     }
 }
 
@@ -194,11 +134,10 @@ impl Drop for Way {
 }
 
 struct Worker<C> {
-    name: &'static str,
     carrier: C,
     incidents: mpsc::Receiver<(Instant, Arc<Incident>)>,
     is_ending: watch::Receiver<bool>,
-    shared: Shared,
+    account: Account,
     patience: Patience,
 }
 
@@ -221,16 +160,14 @@ impl<C: Carrier> Worker<C> {
         let mut backoff = self.patience.backoff;
         loop {
             let failure = match self.carrier.carry(incident).await {
-                Ok(Carried::Arrived) => return self.shared.arrived(self.name, 1),
+                Ok(Carried::Arrived) => return self.account.arrived(1),
                 Ok(Carried::Held) => return,
-                Ok(Carried::NotMeant) => {
-                    return self.shared.with(|state| state.waiting = state.waiting.saturating_sub(1));
-                }
+                Ok(Carried::NotMeant) => return self.account.not_meant(),
                 Err(failure) => failure,
             };
-            let Some(wait) = self.note(failure, &mut backoff) else { return self.shared.given_up(1) };
+            let Some(wait) = self.note(failure, &mut backoff) else { return self.account.given_up(1) };
             if since.elapsed() + wait > self.patience.give_up {
-                return self.shared.given_up(1);
+                return self.account.given_up(1);
             }
             self.pause(wait).await;
         }
@@ -242,9 +179,9 @@ impl<C: Carrier> Worker<C> {
         loop {
             let Settled { arrived, lost, failure } = self.carrier.settle(all).await;
             if arrived > 0 {
-                self.shared.arrived(self.name, arrived);
+                self.account.arrived(arrived);
             }
-            self.shared.given_up(lost);
+            self.account.given_up(lost);
             let wait = failure.and_then(|failure| self.note(failure, &mut backoff));
             if !all || (arrived == 0 && lost == 0 && wait.is_none()) {
                 return;
@@ -259,12 +196,12 @@ impl<C: Carrier> Worker<C> {
     fn note(&self, failure: Failure, backoff: &mut crate::pods::clients::Backoff) -> Option<Duration> {
         match failure {
             Failure::Later { reason, after } => {
-                self.shared.failed(self.name, &reason);
+                self.account.failed(&reason);
                 // A server may ask for patience, but not for more than an incident is kept.
                 Some(after.map_or_else(|| backoff.wait(), |after| after.min(self.patience.give_up)))
             }
             Failure::Never(reason) => {
-                self.shared.failed(self.name, &reason);
+                self.account.failed(&reason);
                 None
             }
         }

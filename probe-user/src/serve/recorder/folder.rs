@@ -50,8 +50,11 @@ pub(super) struct Limits {
     pub(super) files: usize,
 }
 
-/// A capture that is kept.
+/// A capture that is kept. The order is that of writing.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Held {
+    /// See [`number`].
+    number: Option<u64>,
     name: String,
     bytes: u64,
 }
@@ -76,7 +79,7 @@ impl Folder {
 
     pub(super) fn set_limits(&mut self, limits: Limits) -> Result<(), RecorderError> {
         self.limits = limits;
-        self.make_room(0)
+        self.make_room(0).map(drop)
     }
 
     /// Captures and their bytes, as of the last look.
@@ -92,12 +95,12 @@ impl Folder {
     pub(super) fn write(&mut self, incident: &Incident, content: &[u8]) -> Result<PathBuf, RecorderError> {
         // Somebody may have removed the directory, or put something else in its place.
         self.make()?;
-        let path = self.path.join(format!("{PREFIX}{}{SUFFIX}", safe(&incident.id)));
         if content.len() as u64 > self.limits.bytes {
             let source = io::Error::from(io::ErrorKind::FileTooLarge);
             return Err(RecorderError::new("write a capture to", &self.path, source));
         }
-        self.make_room(content.len() as u64)?;
+        let number = self.make_room(content.len() as u64)?;
+        let path = self.path.join(format!("{PREFIX}{}-{number}{SUFFIX}", safe(&incident.id)));
         let unfinished = path.with_extension("pcapng.tmp");
         let written = write_whole(&unfinished, content).and_then(|()| fs::rename(&unfinished, &path));
         if let Err(source) = written {
@@ -127,11 +130,12 @@ impl Folder {
         }
     }
 
-    /// Removes the oldest captures until one of `more` bytes fits; 0 = none is to come.
-    fn make_room(&mut self, more: u64) -> Result<(), RecorderError> {
+    /// Removes the captures that were written first until one of `more` bytes fits; 0 = none is to come. Returns the number
+    /// of the next one.
+    fn make_room(&mut self, more: u64) -> Result<u64, RecorderError> {
         let mut held = self.list()?;
-        // Names begin with the time.
-        held.sort_by(|a, b| a.name.cmp(&b.name));
+        held.sort_unstable();
+        let next = held.last().and_then(|last| last.number).map_or(1, |last| last.saturating_add(1));
         let coming = usize::from(more > 0);
         let mut count = held.len();
         let mut bytes: u64 = held.iter().map(|held| held.bytes).sum();
@@ -154,12 +158,17 @@ impl Folder {
         }
         (self.captures, self.bytes) = (count as u64, bytes);
         let fits = count + coming <= self.limits.files && bytes.saturating_add(more) <= self.limits.bytes;
-        if fits { Ok(()) } else { outcome }
+        if fits { Ok(next) } else { outcome.map(|()| next) }
     }
 
     fn list(&self) -> Result<Vec<Held>, RecorderError> {
         let named = self.files(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))?;
-        Ok(named.into_iter().map(|(name, metadata)| Held { name, bytes: metadata.len() }).collect())
+        let held = |(name, metadata): (String, Metadata)| Held {
+            number: number(&name),
+            bytes: metadata.len(),
+            name,
+        };
+        Ok(named.into_iter().map(held).collect())
     }
 
     /// What an earlier run did not finish. One that is being written, by whomever, is locked.
@@ -200,7 +209,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
-            // Only this incident has this name: an earlier attempt left it.
+            // Only this capture has this name: an earlier attempt left it.
             fs::remove_file(path)?;
             File::options().write(true).create_new(true).mode(0o600).open(path)
         })?;
@@ -208,6 +217,13 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let _ = file.try_lock();
     file.write_all(content)?;
     file.sync_all()
+}
+
+/// The number that a capture's name ends with: each new one has the next number of the directory, so that the order of
+/// writing outlives a clock that is set back, and a restart. `None` = the name has none, and is older than all that have.
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?.rsplit_once('-')?.1;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// An id as part of a file's name: it begins with the time, and has no character that means something elsewhere.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use folder::RecorderError;
 use folder::{Folder, Limits};
 
-use super::snapshot::RecorderView;
+use super::snapshot::{PacketsDropped, RecorderView};
 use crate::diagnosis::incident::Incident;
 use crate::node::netns;
 use crate::report::capture_file::{CaptureFile, Descriptions, Whose};
@@ -39,17 +39,6 @@ pub struct Options {
     pub max_bytes: u64,
     /// Captures.
     pub max_files: usize,
-}
-
-/// Packets that are in no capture, although their connection was flagged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PacketsDropped {
-    /// They came after their incident was concluded.
-    pub late: u64,
-    /// Their connection had more packets than are kept of one.
-    pub of_long_connections: u64,
-    /// Too many waited, and their connection was the oldest.
-    pub no_room: u64,
 }
 
 /// Writes one capture per incident.
@@ -159,13 +148,9 @@ impl Recorder {
             written: self.written,
             removed: self.folder.removed(),
             failed: self.failed,
+            packets_dropped: self.dropped,
             trouble: self.trouble.clone(),
         }
-    }
-
-    /// Packets that are in no capture.
-    pub const fn dropped(&self) -> PacketsDropped {
-        self.dropped
     }
 
     /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again.

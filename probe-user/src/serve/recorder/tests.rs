@@ -54,7 +54,7 @@ fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
     recorder.take(vec![packet(1, 10), packet(2, 11), packet(1, 12)]);
     let path = recorder.concluded(&incident(1)).unwrap();
     assert_eq!(times(&path), [10, 12]);
-    let name = "portclash-20220915T190001.533940000Z-10.23.77.129_36704-10.23.77.138_80.pcapng";
+    let name = "portclash-20220915T190001.533940000Z-10.23.77.129_36704-10.23.77.138_80-1.pcapng";
     assert_eq!(names(&dir), [name]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&path)), (0o700, 0o600));
@@ -65,9 +65,10 @@ fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
     recorder.unwanted(Some(2));
     recorder.take(vec![packet(2, 14)]);
     assert_eq!(recorder.concluded(&incident(2)), None);
-    assert_eq!(recorder.dropped(), PacketsDropped { late: 2, ..PacketsDropped::default() });
     let bytes = fs::metadata(&path).unwrap().len();
-    let expected = RecorderView { captures: 1, bytes, written: 1, ..RecorderView::default() };
+    let packets_dropped = PacketsDropped { late: 2, ..PacketsDropped::default() };
+    let expected =
+        RecorderView { captures: 1, bytes, written: 1, packets_dropped, ..RecorderView::default() };
     assert_eq!((recorder.view(), recorder.take_news()), (expected, vec![]));
 }
 
@@ -94,9 +95,8 @@ fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let link = dir.join("portclash-00000000T000000-link.pcapng");
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let mut recorder = Recorder::open(options(dir, MANY, 2)).unwrap();
-    // In another order than that of time.
-    let paths: Vec<_> = [2, 1, 3].map(|number| record(&mut recorder, number).unwrap()).into();
-    assert_eq!(paths.iter().map(|path| path.exists()).collect::<Vec<_>>(), [true, false, true]);
+    let paths: Vec<_> = [1, 2, 3].map(|number| record(&mut recorder, number).unwrap()).into();
+    assert_eq!(exist(&paths), [false, true, true]);
     assert!(foreign.iter().all(|name| dir.join(name).exists()) && link.is_symlink());
     let view = recorder.view();
     assert_eq!((view.captures, view.written, view.removed), (2, 3, 1));
@@ -110,6 +110,32 @@ fn the_oldest_captures_go_first_and_files_of_others_stay() {
     assert_eq!(again.view().captures, 1);
     let none = Recorder::open(options(dir, 0, 100)).unwrap();
     assert_eq!((none.view().captures, none.view().removed, last.exists()), (0, 1, false));
+}
+
+fn exist(paths: &[PathBuf]) -> Vec<bool> {
+    paths.iter().map(|path| path.exists()).collect()
+}
+
+/// Names begin with the time of the incident, and somebody may set the clock back.
+#[test]
+fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    // As an earlier version wrote them, without a number.
+    let earlier = ["portclash-20990101T000000Z-10.0.0.1_1-10.0.0.2_80.pcapng", "portclash-2100.pcapng"];
+    for name in earlier {
+        fs::write(dir.join(name), "x").unwrap();
+    }
+    let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
+    let mut paths: Vec<_> = [9, 8, 2].map(|number| record(&mut recorder, number).unwrap()).into();
+    assert_eq!(earlier.map(|name| dir.join(name).exists()), [false, true]);
+    drop(recorder);
+    let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
+    paths.extend([1, 7].map(|number| record(&mut recorder, number).unwrap()));
+    assert_eq!(exist(&paths), [false, true, true, true, true]);
+    // Ten come after nine, not after one.
+    paths.extend([6, 5, 4, 3, 0, 12, 11].map(|number| record(&mut recorder, number).unwrap()));
+    assert_eq!(exist(&paths), [[false; 8].as_slice(), &[true; 4]].concat());
 }
 
 #[test]
@@ -239,7 +265,7 @@ fn packets_that_wait_are_bounded_per_connection_and_altogether() {
     assert_eq!(recorder.concluded(&incident(10)), None, "the oldest made room");
     assert!(recorder.concluded(&incident(11)).is_some());
     let expected = PacketsDropped { late: 0, of_long_connections: 44, no_room: 1 };
-    assert_eq!(recorder.dropped(), expected);
+    assert_eq!(recorder.view().packets_dropped, expected);
 }
 
 #[test]
