@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
@@ -158,31 +159,33 @@ impl NetNs {
         }
     }
 
-    /// Runs `f` in this namespace, on a thread of its own that ends with it, and returns its value. In there,
-    /// `/proc/net` and `/proc/self/net` still show the process's namespace: read `/proc/thread-self/net`.
-    /// `/proc/sys/net` is the thread's.
+    /// Runs `f` in this namespace and returns its value: at once if the caller is there, else on a thread of its own that
+    /// ends with it. In there, `/proc/net` and `/proc/self/net` still show the process's namespace: read
+    /// `/proc/thread-self/net`. `/proc/sys/net` is the thread's.
     pub fn run_inside<T, F>(&self, f: F) -> Result<T, NetnsError>
     where
         T: Send,
         F: FnOnce() -> T + Send,
     {
-        let thread_error = |reason: String| NetnsError::Thread { path: self.path.clone(), reason };
-        // The new thread starts in our namespace; entering that one again would need a capability for nothing.
-        let already_there = Self::own().is_ok_and(|own| own.inode == self.inode);
+        let thread_error =
+            |reason: &str| NetnsError::Thread { path: self.path.clone(), reason: reason.into() };
+        let panicked = |_| thread_error("the code that ran there panicked");
+        // Entering it again would need a capability for nothing, and a thread would have those of its parent.
+        if Self::own().is_ok_and(|own| own.inode == self.inode) {
+            return catch_unwind(AssertUnwindSafe(f)).map_err(panicked);
+        }
         thread::scope(|scope| {
             let inside = || {
-                if !already_there {
-                    setns(&self.file, CloneFlags::CLONE_NEWNET)
-                        .map_err(|source| NetnsError::Enter { path: self.path.clone(), source })?;
-                }
+                setns(&self.file, CloneFlags::CLONE_NEWNET)
+                    .map_err(|source| NetnsError::Enter { path: self.path.clone(), source })?;
                 Ok(f())
             };
             thread::Builder::new()
                 .name("netns".into())
                 .spawn_scoped(scope, inside)
-                .map_err(|error| thread_error(format!("no new thread: {error}")))?
+                .map_err(|error| thread_error(&format!("no new thread: {error}")))?
                 .join()
-                .map_err(|_| thread_error("the code that ran there panicked".into()))?
+                .map_err(panicked)?
         })
     }
 }
@@ -313,8 +316,10 @@ pub(super) mod tests {
 
     #[test]
     fn a_panic_inside_is_an_error_outside() {
-        let own = NetNs::own().unwrap();
-        let error = own.run_inside(|| std::panic::resume_unwind(Box::new(()))).unwrap_err();
-        assert!(matches!(error, NetnsError::Thread { .. }));
+        let Some(fresh) = fresh() else { return };
+        for netns in [NetNs::own().unwrap(), fresh] {
+            let error = netns.run_inside(|| std::panic::resume_unwind(Box::new(()))).unwrap_err();
+            assert!(matches!(error, NetnsError::Thread { .. }));
+        }
     }
 }
