@@ -33,7 +33,8 @@ pub(super) struct Args {
     /// Take the service table from a file instead of the node: `ipvsadm -Ln`, `ipvsadm -Sn`, /proc/net/ip_vs
     #[arg(long, value_name = "FILE")]
     pub(super) ipvs: Option<PathBuf>,
-    /// Read the service table this often; where kprobes work, changes are noticed at once, and polling is ten times rarer
+    /// Read the service table this often, less often if that takes over 1 % of a core; where kprobes work, changes are
+    /// noticed at once, and polling is ten times rarer
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub(super) poll: Duration,
     /// Kubelet's log, to name the probe that failed: journal, journal:UNIT, a file, a directory of container logs, or none;

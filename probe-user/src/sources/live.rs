@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::owner::Owners;
 use super::packets::{LivePacket, PacketDevice, PacketSource};
 use super::table::{CurrentTable, TableReader};
-use super::table_watch::{TableWatch, sleep_until};
+use super::table_watch::TableWatch;
 use crate::kernel::counters::Counters;
 use crate::kernel::event::decode;
 use crate::kernel::ladder::{Hooks, Need};
@@ -323,6 +323,14 @@ pub(super) fn register(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData
     // SAFETY: the ring owns its map's file descriptor and never replaces or closes it while it lives.
     let registered = unsafe { AsyncFd::register(ring) };
     registered.map_err(|error| LiveError::Wait(std::io::Error::other(error.to_string())))
+}
+
+/// Until a moment, or for ever.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub enum TableError {
 #[derive(Debug)]
 pub struct TableRead {
     /// The table; `None` = it could not be read, the one of before stays in force.
-    pub table: Option<ServiceTable>,
+    pub table: Option<Arc<ServiceTable>>,
     /// What was read, for people.
     pub source: String,
     /// What the reading could not do, for the list of what is incomplete.
@@ -71,7 +71,7 @@ impl TableReader {
     pub fn read(&self) -> Result<TableRead, TableError> {
         let Some(file) = &self.file else { return Ok(self.read_node()) };
         let source = format!("service table {}", file.display());
-        Ok(TableRead { table: Some(read_services(file)?), source, trouble: None })
+        Ok(TableRead { table: Some(Arc::new(read_services(file)?)), source, trouble: None })
     }
 
     /// Reads the IPVS table: a node without IPVS has an empty one, and one that cannot be read now is tried again and
@@ -83,10 +83,10 @@ impl TableReader {
                     Way::File(path) => format!("IPVS table {}", path.display()),
                     Way::Netlink { because } => format!("IPVS table by netlink ({because})"),
                 };
-                TableRead { table: Some(table), source: way, trouble: source.note }
+                TableRead { table: Some(Arc::new(table)), source: way, trouble: source.note }
             }
             Ok(Err(ReadError::NotLoaded(_))) => {
-                TableRead { table: Some(ServiceTable::default()), source: "no IPVS".into(), trouble: None }
+                TableRead { table: Some(Arc::default()), source: "no IPVS".into(), trouble: None }
             }
             Ok(Err(error)) => TableRead::failed(error),
             Err(error) => TableRead::failed(error),
@@ -191,7 +191,7 @@ impl CurrentTable {
             (Some(table), trouble) => {
                 self.reads += 1;
                 self.read_at = Some(now);
-                self.table = Arc::new(table);
+                self.table = table;
                 self.source = read.source.into();
                 self.trouble = trouble;
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::beside::Beside;
 use super::table::{CurrentTable, TableError, TableRead, TableReader};
@@ -26,7 +26,11 @@ pub(super) enum Come {
 pub(super) struct Reading {
     read: TableRead,
     difference: TableDiff,
+    took: Duration,
 }
+
+/// Polling takes at most one part in so many of a core, however large the table is.
+const COST: u32 = 100;
 
 /// A look into the IPVS connection table.
 struct Look {
@@ -43,13 +47,15 @@ pub(super) struct TableWatch {
     look: Option<Look>,
     /// The connection table is not looked at before this.
     next_look: Option<Instant>,
-    poll: Interval,
+    poll: Duration,
+    next_poll: Instant,
     /// When the service table is to be read although it was not polled for; set by triggers.
     due: Option<Instant>,
 }
 
 impl TableWatch {
-    /// Reads the service table for the first time, at once; later ones are due every `poll`. See [`TableReader::read`].
+    /// Reads the service table for the first time, at once; later ones are due every `poll`, or less often where reading
+    /// takes long. See [`TableReader::read`].
     pub(super) fn start(
         reader: TableReader,
         poll: Duration,
@@ -59,10 +65,9 @@ impl TableWatch {
         let mut current = CurrentTable::default();
         let difference = read.table.as_ref().map(|table| diff(current.current(), table)).unwrap_or_default();
         current.take(read, now());
-        let mut poll = tokio::time::interval(poll);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        poll.reset();
-        let watch = Self { reader, current, reading: None, look: None, next_look: None, poll, due: None };
+        let next_poll = Instant::now() + poll;
+        let watch =
+            Self { reader, current, reading: None, look: None, next_look: None, poll, next_poll, due: None };
         Ok((watch, difference))
     }
 
@@ -84,6 +89,7 @@ impl TableWatch {
     /// The next thing to do. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Come {
         let idle = self.reading.is_none();
+        let due = self.due.map_or(self.next_poll, |due| due.min(self.next_poll));
         tokio::select! {
             reading = done(self.reading.as_mut()) => {
                 self.reading = None;
@@ -93,31 +99,36 @@ impl TableWatch {
                 let since = self.look.take().map_or(0, |look| look.since);
                 Come::Rows(since, rows.unwrap_or_default())
             }
-            _ = self.poll.tick(), if idle => Come::Due,
-            () = sleep_until(self.due), if idle => Come::Due,
+            () = tokio::time::sleep_until(due), if idle => Come::Due,
         }
     }
 
     /// Begins to read the service table; a change after this is read again.
     pub(super) fn start_reading(&mut self) {
         self.due = None;
+        self.next_poll = Instant::now() + self.poll;
         if self.is_file() || self.reading.is_some() {
             return;
         }
         let (reader, known) = (self.reader.clone(), self.current.shared());
         let work = move || {
-            let read = reader.read_node();
+            let begun = Instant::now();
+            let mut read = reader.read_node();
             let difference = read.table.as_ref().map(|table| diff(&known, table)).unwrap_or_default();
-            // The text of the table, among others.
+            // Most readings bring nothing new, and others hold the table that is known: not a second one beside it.
+            if read.table.as_ref() == Some(&known) {
+                read.table = Some(known);
+            }
             memory::give_back();
-            Reading { read, difference }
+            Reading { read, difference, took: begun.elapsed() }
         };
         self.reading = Some(Beside::start(work));
     }
 
     /// Takes what was read at `now`; returns what is different, `None` if nothing is.
     pub(super) fn take(&mut self, reading: Reading, now: Nanos) -> Option<TableDiff> {
-        let Reading { read, difference } = reading;
+        let Reading { read, difference, took } = reading;
+        self.next_poll = Instant::now() + self.poll.max(took * COST);
         self.current.take(read, now);
         (!difference.is_empty()).then_some(difference)
     }
@@ -158,17 +169,9 @@ async fn done<T: Send + 'static>(work: Option<&mut Beside<T>>) -> Option<T> {
     }
 }
 
-/// Until a moment, or for ever.
-pub(super) async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn broken_off() -> Reading {
     let read = TableRead::failed("the thread that read it broke off".to_owned());
-    Reading { read, difference: TableDiff::default() }
+    Reading { read, difference: TableDiff::default(), took: Duration::ZERO }
 }
 
 #[cfg(test)]
