@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::check::Finding;
 use crate::ipvs::table::ServiceTable;
@@ -25,7 +26,7 @@ pub struct Sourced<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ipvs {
     /// It was read.
-    Table(Sourced<ServiceTable>),
+    Table(Sourced<Arc<ServiceTable>>),
     /// The node has none: kube-proxy works in another mode.
     NotInUse(String),
     /// Nobody said, or it could not be read; why.

@@ -37,7 +37,9 @@ pub(crate) fn ranges(local: &str, reserved: Option<&str>) -> Node {
 /// From a listing of `ipvsadm -Ln`.
 pub(crate) fn table(text: &str) -> Ipvs {
     match parse_services(text.as_bytes()).unwrap().content {
-        Content::Services(value) => Ipvs::Table(Sourced { value, source: "ipvsadm.txt".to_owned() }),
+        Content::Services(value) => {
+            Ipvs::Table(Sourced { value: value.into(), source: "ipvsadm.txt".to_owned() })
+        }
         Content::Connections(_) => panic!("not services"),
     }
 }

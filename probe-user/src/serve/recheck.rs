@@ -69,7 +69,7 @@ impl Recheck {
 fn look(
     netns: &NetnsSpec,
     root: Option<&Path>,
-    (known, table): (&Settings, &ServiceTable),
+    (known, table): (&Settings, &Arc<ServiceTable>),
     before: Option<(u64, Instant)>,
 ) -> Looked {
     let opens = node_live::active_opens(netns).ok().map(|count| (count, Instant::now()));
@@ -79,7 +79,7 @@ fn look(
     });
     // An empty table may mean that there is no IPVS: reading tells.
     let read = !table.services.is_empty() || !table.unreadable.is_empty();
-    let table = read.then(|| Sourced { value: table.clone(), source: "the trace".to_owned() });
+    let table = read.then(|| Sourced { value: Arc::clone(table), source: "the trace".to_owned() });
     let result = match node_live::read_with(netns, Known { measured, table }, root) {
         Ok(node) => {
             let settings = settings(&node);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::exposure::check::{Finding, Severity};
 use crate::exposure::node::{Ipvs, Node, Sourced};
@@ -98,7 +99,7 @@ pub fn read(given: &Description, range: EphemeralRange) -> Result<Node, FileErro
                 notes.into_iter().map(|note| Finding::new(Severity::Info, format!("{}: {note}", name(path)))),
             );
             incomplete.extend(rows(path, &table.unreadable));
-            Ipvs::Table(Sourced { value: table, source: name(path) })
+            Ipvs::Table(Sourced { value: Arc::new(table), source: name(path) })
         }
     };
     let parsed =

@@ -1,6 +1,7 @@
 //! The node that portclash runs on, as it is now. What cannot be read is said.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::exposure::check::{Finding, Severity};
@@ -47,7 +48,7 @@ pub struct Known {
     /// Connects that were counted.
     pub measured: Option<Measured>,
     /// Its service table.
-    pub table: Option<Sourced<ServiceTable>>,
+    pub table: Option<Sourced<Arc<ServiceTable>>>,
 }
 
 /// The same; what is known already is not read again.
@@ -134,7 +135,7 @@ fn read_table(spec: &NetnsSpec, findings: &mut Vec<Finding>, incomplete: &mut Ve
                 Way::File(path) => path.display().to_string(),
                 Way::Netlink { because } => format!("netlink ({because})"),
             };
-            Ipvs::Table(Sourced { value: table, source })
+            Ipvs::Table(Sourced { value: Arc::new(table), source })
         }
         Ok(Err(ReadError::NotLoaded(path))) => Ipvs::NotInUse(format!("{} does not exist", path.display())),
         Ok(Err(error)) => failed(&error, incomplete),
