@@ -315,7 +315,7 @@ impl State {
         if told || now.is_none_or(|now| now >= self.conclude_at(&case)) {
             return self.conclude(id);
         }
-        let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
+        let line = self.lines_of(id).joined.and_then(|line| self.lines.get(line));
         let wanted = !self.settings.conclusions_only;
         let update = wanted.then(|| Update::Clear(self.incident(&case, judged, line)));
         self.connections.get_mut(&id)?.told = true;
@@ -327,11 +327,11 @@ impl State {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let (own, ambiguous) = self.lines_of(id);
-        let line = own.and_then(|line| self.lines.get(line));
+        let lines = self.lines_of(id);
+        let line = lines.joined.and_then(|line| self.lines.get(line));
         let incident = self.incident(&case, judged, line);
         count(&mut self.counts, judged.verdict);
-        self.settle_lines(id, own, ambiguous);
+        self.settle_lines(id, &lines);
         self.retire(id);
         Some(Update::Concluded(incident))
     }
