@@ -147,6 +147,13 @@ proptest! {
     }
 
     #[test]
+    fn any_order_of_what_comes_between_two_moments_gives_the_same_incidents(
+        ((first, first_shuffled), (then, then_shuffled)) in (both_orders(), both_orders())
+    ) {
+        prop_assert_eq!(everything(&[&first, &then]), everything(&[&first_shuffled, &then_shuffled]));
+    }
+
+    #[test]
     fn every_connection_gets_its_own_evidence_and_no_other(
         (stories, shuffled) in stories().prop_flat_map(|stories| {
             let facts = stories.concat();
@@ -177,6 +184,27 @@ proptest! {
         updates.extend(diagnosis.finish(START + 3_600_000 * MS));
         prop_assert_eq!(by_id(concluded(updates)), by_id(concluded(run(facts))));
     }
+}
+
+#[test]
+fn a_fact_may_come_before_its_connect_although_one_with_its_addresses_was_concluded() {
+    let mut again = began();
+    let Fact::ConnectBegan { isn, socket, .. } = &mut again else { panic!() };
+    (*isn, *socket) = (Some(7), None);
+    let died = Fact::Died { tuple: tuple(), netns: Some(HOST), socket: None, errno: 110 };
+    let ended = |second: [Observation; 2]| {
+        let mut diagnosis = Diagnosis::new(Settings::default());
+        diagnosis.observe(at(0, began()));
+        diagnosis.observe(at(1500, died.clone()));
+        assert_eq!(concluded(diagnosis.advance(START + 10_000 * MS)).len(), 1);
+        for fact in second {
+            diagnosis.observe(fact);
+        }
+        concluded(diagnosis.finish(START + 60_000 * MS)).remove(0).duration_ms
+    };
+    let (connect, end) = (at(11_000, again), at(12_000, died.clone()));
+    assert_eq!(ended([connect.clone(), end.clone()]), Some(1000));
+    assert_eq!(ended([end, connect]), Some(1000));
 }
 
 #[test]
