@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 pub use inputs::{access_log, capture, conntrack, inputs, packet_listing};
 
-use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services, rows};
+use crate::ipvs::{Content, MAX_UNREADABLE, netlink, parse_services, proc, rows, text};
 use crate::kernel::btf::Btf;
 use crate::kernel::event::decode;
 use crate::kubelet_log::{FailureClass, LineParser, Scanner, Times, YearRule, recognise};
@@ -31,7 +31,9 @@ pub fn ipvs_text(bytes: &[u8]) {
             (table.services.len() + backends, &table.unreadable, rows::is_table_header)
         }
         Content::Connections(table) => {
-            (table.rows.len() + table.templates, &table.unreadable, is_connections_header)
+            let is_header =
+                |line: &[u8]| proc::is_connections_header(line) || text::is_connections_header(line);
+            (table.rows.len() + table.templates, &table.unreadable, is_header)
         }
     };
     if unreadable.len() <= MAX_UNREADABLE {
@@ -40,12 +42,6 @@ pub fn ipvs_text(bytes: &[u8]) {
         let accounted = read + unreadable.len() + skipped;
         assert!(accounted >= rows, "{} of {rows} rows vanished", rows - accounted);
     }
-}
-
-/// The lines that head the tables of connections.
-fn is_connections_header(line: &[u8]) -> bool {
-    const STARTS: [&[u8]; 3] = [b"IPVS connection entries", b"pro expire", b"Pro FromIP"];
-    STARTS.iter().any(|start| line.starts_with(start))
 }
 
 /// Any bytes as a datagram of the kernel.

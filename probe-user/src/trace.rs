@@ -87,6 +87,9 @@ impl Trace {
     /// Concludes everything that is open.
     pub fn finish(&mut self) -> Vec<Update> {
         let updates = self.diagnosis.finish(self.now());
+        if !self.diagnosis.unjoined().is_empty() {
+            tracing::debug!("belongs to no watched connection: {:?}", self.diagnosis.unjoined());
+        }
         self.named(updates)
     }
 

@@ -143,6 +143,9 @@ fn run(diagnosis: &mut Diagnosis, mut observations: Vec<Observation>) -> Vec<Inc
         take(diagnosis.observe(seen));
     }
     take(diagnosis.finish(end));
+    if !diagnosis.unjoined().is_empty() {
+        tracing::debug!("belongs to no connection that was found: {:?}", diagnosis.unjoined());
+    }
     incidents
 }
 

@@ -46,8 +46,6 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// How long it was on the wire; at least as long as `bytes`, except in files that contradict themselves.
     pub original: u32,
-    /// Where its record begins, bytes from the beginning of the decompressed file.
-    pub offset: u64,
 }
 
 /// An interface that a capture was made on.

@@ -96,7 +96,6 @@ struct Records<'a, F: ?Sized> {
 impl<F: FnMut(Frame<'_>) + ?Sized> Records<'_, F> {
     /// Reads the records that lie whole and undamaged in what is at hand; whether there was any.
     fn whole<S: Pieces>(&mut self, window: &mut Window<S>) -> bool {
-        let offset = window.offset();
         let all = window.at_hand();
         let mut rest = all;
         while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER>() {
@@ -107,8 +106,7 @@ impl<F: FnMut(Frame<'_>) + ?Sized> Records<'_, F> {
             }
             let Some((bytes, next)) = after.split_at_checked(length) else { break };
             let at = Some(time(seconds, fraction, self.order.unit));
-            let offset = offset + (all.len() - rest.len()) as u64;
-            (self.sink)(Frame { at, interface: 0, link: self.link, bytes, original, offset });
+            (self.sink)(Frame { at, interface: 0, link: self.link, bytes, original });
             self.account.frames += 1;
             rest = next;
         }
@@ -159,7 +157,7 @@ impl<F: FnMut(Frame<'_>) + ?Sized> Records<'_, F> {
         }
         let at = Some(time(seconds, fraction, self.order.unit));
         account.frames += 1;
-        (self.sink)(Frame { at, interface: 0, link: self.link, bytes, original, offset });
+        (self.sink)(Frame { at, interface: 0, link: self.link, bytes, original });
         window.advance(RECORD_HEADER + length);
         true
     }

@@ -186,7 +186,7 @@ impl Section<'_> {
                 let interface = self.order.u16(body, 0)?;
                 self.packet(u32::from(interface), body, offset)
             }
-            SIMPLE_PACKET => self.simple_packet(body, offset),
+            SIMPLE_PACKET => self.simple_packet(body),
             STATISTICS => self.statistics(body),
             CUSTOM => {
                 self.attached(body);
@@ -232,24 +232,17 @@ impl Section<'_> {
                 "the block at byte {offset} has {captured} bytes of a packet of {original}: taken as it is"
             ));
         }
-        self.hand_out(Frame {
-            at: Some(at),
-            interface: clock.number,
-            link: clock.link,
-            bytes,
-            original,
-            offset,
-        });
+        self.hand_out(Frame { at: Some(at), interface: clock.number, link: clock.link, bytes, original });
         Some(())
     }
 
-    fn simple_packet(&mut self, body: &[u8], offset: u64) -> Option<()> {
+    fn simple_packet(&mut self, body: &[u8]) -> Option<()> {
         let clock = *self.clocks.first()?;
         let original = self.order.u32(body, 0)?;
         let most = if clock.snap == 0 { u32::MAX } else { clock.snap };
         let bytes = body.get(4..)?;
         let bytes = bytes.get(..original.min(most) as usize).unwrap_or(bytes);
-        self.hand_out(Frame { at: None, interface: clock.number, link: clock.link, bytes, original, offset });
+        self.hand_out(Frame { at: None, interface: clock.number, link: clock.link, bytes, original });
         Some(())
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// Only connects from this source port
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Only connects to this address, or address:port ([address]:port for IPv6)
+    /// Only connects to this address, or address:port (`[address]:port` for IPv6)
     #[arg(long, value_name = "ADDR[:PORT]")]
     remote: Option<Remote>,
     /// Which kernel hooks to use; `portclash doctor` says what this kernel allows

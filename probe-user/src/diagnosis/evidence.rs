@@ -172,7 +172,7 @@ fn sentence(case: &Case<'_>, observation: &Observation) -> String {
     }
 }
 
-/// What [`otherwise`] says, by which [`reason`] knows it again.
+/// What [`otherwise()`] says, by which [`reason`] knows it again.
 mod otherwise {
     pub(super) const REFUSED: &str = "refused the connection: nobody listens there";
     pub(super) const ABORTED: &str = "itself aborted the connection after the server's reply (RST with ACK)";

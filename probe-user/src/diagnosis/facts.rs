@@ -15,13 +15,15 @@ pub(super) struct Held {
     pub(super) observation: Observation,
     pub(super) keys: Keys,
     pub(super) owner: Option<super::index::Id>,
+    /// When it came, a connection that it fits was concluded already.
+    pub(super) late: bool,
 }
 
 impl Held {
     pub(super) fn new(observation: Observation) -> Self {
         let observation = Observation { fact: canonical_fact(observation.fact), ..observation };
         let keys = keys(&observation.fact);
-        Self { observation, keys, owner: None }
+        Self { observation, keys, owner: None, late: false }
     }
 
     pub(super) fn at(&self) -> Nanos {

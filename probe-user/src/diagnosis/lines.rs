@@ -3,6 +3,7 @@
 //! A line never makes an incident and never prevents one. It is held until the connections that it may be about are
 //! concluded, and joined then: only then is it known which of them ended when, and which completed its handshake.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(super) struct Line {
     pub(super) failure: Arc<ProbeFailure>,
     targets: BTreeSet<SocketAddr>,
     due: Nanos,
+    /// How well it fits the connections that were concluded without it: it is about none that fits less.
+    past: Option<Fit>,
 }
 
 /// How well a line and a connection fit; the greatest wins.
@@ -69,13 +72,15 @@ impl Near {
     }
 }
 
-/// Which of several connections a line is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
-    Nothing,
-    One(Id),
-    /// Several fit equally well.
-    Several,
+/// What a line is to one of the connections that it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// About it: it fits no other as well.
+    Own,
+    /// It fits another equally well.
+    Shared,
+    /// It fits another better.
+    Another,
 }
 
 /// All lines that are held, and the counts of those that were not joined.
@@ -110,7 +115,7 @@ impl Lines {
         let (at, source) = line;
         self.by_target.extend(targets.iter().map(|target| (*target, at, id)));
         self.due.insert((due, id));
-        self.held.insert(id, Line { at, source, failure: Arc::clone(failure), targets, due });
+        self.held.insert(id, Line { at, source, failure: Arc::clone(failure), targets, due, past: None });
         while self.held.len() > MAX_LINES {
             let Some((_, oldest)) = self.due.first().copied() else { return };
             self.remove(oldest);
@@ -160,15 +165,24 @@ impl Lines {
         fitting.map(|(_, _, id)| *id).take(MAX_COMPARED).collect()
     }
 
-    /// Which of the lines `ids` is nearest to the end of the connection.
-    pub(super) fn nearest(&self, ids: &[Id], connection: &Tracked) -> Option<Id> {
-        let order = |id: &&Id| {
+    /// Which of the lines `ids` is nearest to the end of the connection. Of equally near ones the least in what an
+    /// incident shows of them.
+    pub(super) fn nearest(&self, ids: impl Iterator<Item = Id>, connection: &Tracked) -> Option<Id> {
+        let order = |id: &Id| {
             self.held.get(id).map(|line| {
-                let fit = line.fit(connection);
-                (std::cmp::Reverse(fit), line.distance(connection), line.at, &line.failure.text, &line.source)
+                let near = (Reverse(line.fit(connection)), line.distance(connection));
+                let failure = &line.failure;
+                (near, line.at, &failure.text, &line.source, &failure.file, failure.line)
             })
         };
-        ids.iter().min_by_key(order).copied()
+        ids.min_by_key(order)
+    }
+
+    /// The connection was concluded without this line.
+    pub(super) fn pass(&mut self, id: Id, connection: &Tracked) {
+        if let Some(line) = self.held.get_mut(&id) {
+            line.past = line.past.max(line.fit(connection));
+        }
     }
 
     #[cfg(test)]
@@ -187,26 +201,27 @@ impl Line {
         self.targets.iter().copied()
     }
 
-    /// The connection that fits best.
-    pub(super) fn choose<'a>(&self, candidates: impl Iterator<Item = (Id, &'a Tracked)>) -> Choice {
-        let mut best: Option<(Fit, Id)> = None;
-        let mut equals = 0_usize;
-        let fitting = candidates.filter_map(|(id, connection)| Some((self.fit(connection)?, id)));
-        for (compared, (fit, id)) in fitting.enumerate() {
+    /// What it is to `connection`, beside the `others` that are open; `None` if it does not fit at all. A function of the
+    /// line and the connections, never of other lines: which of two lines is looked at first decides nothing.
+    pub(super) fn standing<'a>(
+        &self,
+        connection: &Tracked,
+        others: impl Iterator<Item = &'a Tracked>,
+    ) -> Option<Standing> {
+        let own = self.fit(connection)?;
+        let fitting = self.past.into_iter().chain(others.filter_map(|other| self.fit(other)));
+        let mut standing = Standing::Own;
+        for (compared, other) in fitting.enumerate() {
             if compared >= MAX_COMPARED {
-                return Choice::Several;
+                return Some(Standing::Shared);
             }
-            match best {
-                Some((top, _)) if fit < top => {}
-                Some((top, _)) if fit == top => equals += 1,
-                _ => (best, equals) = (Some((fit, id)), 1),
-            }
+            standing = standing.max(match other.cmp(&own) {
+                Ordering::Less => Standing::Own,
+                Ordering::Equal => Standing::Shared,
+                Ordering::Greater => Standing::Another,
+            });
         }
-        match best {
-            Some(_) if equals > 1 => Choice::Several,
-            Some((_, id)) => Choice::One(id),
-            None => Choice::Nothing,
-        }
+        Some(standing)
     }
 
     /// Whether it may be about this connection at all.

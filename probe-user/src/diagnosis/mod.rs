@@ -138,7 +138,8 @@ impl Diagnosis {
         self.state.watched()
     }
 
-    /// Evidence that matched no connection, by kind: `reset`, `hijacked`, `no_backend`, …
+    /// Evidence that matched no connection, by kind: `reset`, `hijacked`, `no_backend`, …; and log lines that came after
+    /// the conclusion of their connection (`log_line`).
     pub fn unjoined(&self) -> &BTreeMap<&'static str, u64> {
         &self.state.unjoined
     }

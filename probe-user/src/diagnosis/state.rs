@@ -198,16 +198,24 @@ impl State {
         changed
     }
 
-    fn hold(&mut self, held: Held) -> Vec<Update> {
+    fn hold(&mut self, mut held: Held) -> Vec<Update> {
         let id = self.number();
+        held.late = self.fits_a_concluded(&held);
         self.fact_index.insert_fact(&held.keys, id);
         self.parked.insert((held.at(), id));
         self.facts.insert(id, held);
         for connection in self.join(id) {
             self.refresh(connection);
         }
-        self.drop_if_done(id);
         self.enforce_bounds()
+    }
+
+    /// Whether the fact may be about a connection that was concluded already. It waits all the same: its own connect, with
+    /// the same addresses, may come after it.
+    fn fits_a_concluded(&self, fact: &Held) -> bool {
+        let concluded = self.done_index.for_fact(&fact.keys);
+        let concluded = concluded.into_iter().filter_map(|id| Some((id, self.done.get(&id)?)));
+        join::choose(fact, concluded).is_some()
     }
 
     /// Finds the fact's connection as things stand now. Returns the connections that changed by it.
@@ -240,16 +248,6 @@ impl State {
             }
         }
         before.into_iter().chain(now).collect()
-    }
-
-    /// A fact about a connection that was concluded already is late, not unexplained.
-    fn drop_if_done(&mut self, id: Id) {
-        let Some(fact) = self.facts.get(&id).filter(|fact| fact.owner.is_none()) else { return };
-        let candidates = self.done_index.for_fact(&fact.keys);
-        let candidates = candidates.into_iter().filter_map(|id| Some((id, self.done.get(&id)?)));
-        if join::choose(fact, candidates).is_some() {
-            self.forget_fact(id);
-        }
     }
 
     fn case<'a>(&'a self, connection: &'a Tracked) -> Case<'a> {
@@ -315,7 +313,7 @@ impl State {
         if told || now.is_none_or(|now| now >= self.conclude_at(&case)) {
             return self.conclude(id);
         }
-        let line = self.lines_of(id).0.and_then(|line| self.lines.get(line));
+        let line = self.lines_of(id).joined.and_then(|line| self.lines.get(line));
         let wanted = !self.settings.conclusions_only;
         let update = wanted.then(|| Update::Clear(self.incident(&case, judged, line)));
         self.connections.get_mut(&id)?.told = true;
@@ -327,11 +325,11 @@ impl State {
         let connection = self.connections.get(&id)?;
         let case = self.case(connection);
         let judged = case.judge();
-        let (own, ambiguous) = self.lines_of(id);
-        let line = own.and_then(|line| self.lines.get(line));
+        let lines = self.lines_of(id);
+        let line = lines.joined.and_then(|line| self.lines.get(line));
         let incident = self.incident(&case, judged, line);
         count(&mut self.counts, judged.verdict);
-        self.settle_lines(id, own, ambiguous);
+        self.settle_lines(id, &lines);
         self.retire(id);
         Some(Update::Concluded(incident))
     }

@@ -66,11 +66,6 @@ impl Choice {
     pub const fn starts(&self) -> u32 {
         self.starts
     }
-
-    /// Probability that no port is left (EADDRNOTAVAIL).
-    pub fn none_left(&self) -> f64 {
-        (1.0 - self.chances.iter().map(|(_, chance)| chance).sum::<f64>()).max(0.0)
-    }
 }
 
 /// One bit per port.

@@ -2,7 +2,7 @@
 //!
 //! A handshake is known by a number that no address translation changes: ISN + 1 of the connect. The SYN-ACK
 //! acknowledges it, and a RST that answers the SYN-ACK carries it, in every namespace and on every device
-//! (RFC 9293, section 3.5). One [`Tracker`] reads one input; [`join`] puts together what several inputs say.
+//! (RFC 9293, section 3.5). One [`Tracker`] reads one input; [`join()`] puts together what several inputs say.
 
 mod connect;
 mod coverage;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::rows;
-use super::text::minutes_and_seconds;
+use super::text::{self, minutes_and_seconds};
+use super::{proc, rows};
 
 /// The forms in which people bring the tables of IPVS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,10 @@ impl Form {
     }
 
     fn of_line(line: &str) -> Option<Self> {
-        if line.starts_with("Pro FromIP") {
+        if proc::is_connections_header(line.as_bytes()) {
             return Some(Self::ProcConnections);
         }
-        if line.starts_with("IPVS connection entries") || line.starts_with("pro expire state") {
+        if text::is_connections_header(line.as_bytes()) {
             return Some(Self::Connections);
         }
         if let Some(columns) = line.strip_prefix("Prot LocalAddress:Port") {

@@ -98,7 +98,12 @@ fn backend(rest: &str) -> Result<Backend, String> {
 /// Reads the text of `/proc/net/ip_vs_conn`. Persistence templates are counted, not kept; the data of a
 /// persistence engine at the end of a row is not read.
 pub fn parse_connections(text: &[u8]) -> ConnectionTable {
-    connection_rows(text, |line| line.starts_with(b"Pro FromIP"), connection)
+    connection_rows(text, is_connections_header, connection)
+}
+
+/// The line that heads the table of `/proc/net/ip_vs_conn`.
+pub(crate) fn is_connections_header(line: &[u8]) -> bool {
+    line.starts_with(b"Pro FromIP")
 }
 
 /// Reads every line but the headers as a connection, each by itself; `read` gives `None` for a template.

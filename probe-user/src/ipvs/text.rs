@@ -198,9 +198,12 @@ impl<'a> Command<'a> {
 
 /// Reads `ipvsadm -Lnc`. Persistence templates are counted, not kept.
 pub fn parse_connections(text: &[u8]) -> ConnectionTable {
-    let header =
-        |line: &[u8]| line.starts_with(b"IPVS connection entries") || line.starts_with(b"pro expire");
-    connection_rows(text, header, connection)
+    connection_rows(text, is_connections_header, connection)
+}
+
+/// The lines that head the table of `ipvsadm -Lnc`.
+pub(crate) fn is_connections_header(line: &[u8]) -> bool {
+    line.starts_with(b"IPVS connection entries") || line.starts_with(b"pro expire")
 }
 
 /// One row; `None` for a template.

@@ -184,11 +184,6 @@ impl Lines {
         sorted(lines)
     }
 
-    /// When [`Self::due`] has something to do.
-    pub const fn next_due(&self) -> Option<Nanos> {
-        self.next
-    }
-
     /// It ends: all that was counted and not yet told.
     pub fn finish(&mut self) -> Vec<Repeats> {
         self.next = None;

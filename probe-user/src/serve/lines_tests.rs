@@ -28,7 +28,7 @@ fn repeats_are_counted_and_told_once_per_period_until_they_end() {
     assert!(lines.take(&incident(36704, "curl", 3), 6 * SECOND), "another owner is another pair");
     assert!(lines.take(&incident(31055, "kubelet", 4), 7 * SECOND), "another service as well");
     assert!(!lines.take(&incident(36704, "kubelet", 5), 8 * SECOND));
-    assert_eq!(lines.next_due(), Some(600 * SECOND));
+    assert_eq!(lines.next, Some(600 * SECOND));
     assert!(lines.due(599 * SECOND).is_empty());
     let told = lines.due(600 * SECOND);
     insta::assert_snapshot!(serde_json::to_string(&told[0]).unwrap());
@@ -37,7 +37,7 @@ fn repeats_are_counted_and_told_once_per_period_until_they_end() {
     assert!(!lines.take(&incident(36704, "kubelet", 6), 700 * SECOND));
     assert_eq!(lines.due(1200 * SECOND)[0].count, 1);
     assert!(lines.due(1800 * SECOND).is_empty());
-    assert_eq!(lines.next_due(), None);
+    assert_eq!(lines.next, None);
     assert!(lines.take(&incident(36704, "kubelet", 7), 1801 * SECOND));
 }
 
@@ -82,7 +82,7 @@ fn another_period_counts_from_the_beginning_of_the_one_that_runs() {
     lines.take(&incident(7, "a", 1), 0);
     lines.take(&incident(7, "a", 2), SECOND);
     lines.set_repeat_every(Duration::from_mins(1));
-    assert_eq!(lines.next_due(), Some(60 * SECOND));
+    assert_eq!(lines.next, Some(60 * SECOND));
     assert_eq!(lines.due(60 * SECOND).len(), 1);
 }
 
@@ -110,6 +110,6 @@ proptest! {
         prop_assert_eq!(told.len() as u64 + counted, came);
         prop_assert_eq!(counted, lines.repeats());
         prop_assert!(repeats.iter().all(|line| line.count > 0 && line.since <= line.until && !told.contains(&line.last_id)));
-        prop_assert_eq!(lines.next_due(), None);
+        prop_assert_eq!(lines.next, None);
     }
 }

@@ -87,9 +87,10 @@ impl State {
         updates
     }
 
-    /// Counts a fact that will never find its connection.
+    /// Counts a fact that will never find its connection. One about a concluded connection is late, not unexplained.
     pub(super) fn give_up(&mut self, id: Id) {
-        if let Some(kind) = self.facts.get(&id).and_then(Held::kind) {
+        let unexplained = self.facts.get(&id).filter(|fact| fact.owner.is_some() || !fact.late);
+        if let Some(kind) = unexplained.and_then(Held::kind) {
             count(&mut self.unjoined, kind);
         }
         self.forget_fact(id);

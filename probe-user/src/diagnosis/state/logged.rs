@@ -6,9 +6,17 @@ use std::sync::Arc;
 use super::{State, count};
 use crate::diagnosis::connection::Tracked;
 use crate::diagnosis::index::Id;
-use crate::diagnosis::lines::{Choice, Line};
+use crate::diagnosis::lines::Standing;
 use crate::kubelet_log::ProbeFailure;
 use crate::observation::Nanos;
+
+/// The lines that fit a connection.
+#[derive(Debug, Default)]
+pub(super) struct LinesOf {
+    /// The one that its incident shows: the nearest of its own.
+    pub(super) joined: Option<Id>,
+    standings: Vec<(Id, Standing)>,
+}
 
 impl State {
     /// Holds a line (time and source) until its connection is concluded.
@@ -22,16 +30,28 @@ impl State {
         let due = line.0.saturating_add(patience);
         let id = self.number();
         self.lines.insert(id, line, failure, targets, due);
+        let Some(line) = self.lines.get(id) else { return };
+        let concluded: Vec<Id> =
+            line.targets().flat_map(|target| self.done_index.with_remote(target)).collect();
+        for connection in concluded.iter().filter_map(|id| self.done.get(id)) {
+            self.lines.pass(id, connection);
+        }
     }
 
-    /// A connection is concluded: its line is used up, and those that may be about it or another are given up.
-    pub(super) fn settle_lines(&mut self, id: Id, own: Option<Id>, ambiguous: Vec<Id>) {
-        let logged = own.and_then(|line| self.lines.remove(line)).is_some();
-        for line in ambiguous {
-            self.lines.ambiguous += u64::from(self.lines.remove(line).is_some());
-        }
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.logged = logged;
+    /// A connection is concluded: the lines about it are used up, also those that it has no use for, and those that are
+    /// as well about another are given up.
+    pub(super) fn settle_lines(&mut self, id: Id, lines: &LinesOf) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.logged = lines.joined.is_some();
+        for (line, standing) in &lines.standings {
+            match standing {
+                Standing::Another => self.lines.pass(*line, connection),
+                Standing::Shared => self.lines.ambiguous += u64::from(self.lines.remove(*line).is_some()),
+                Standing::Own => {
+                    let surplus = self.lines.remove(*line).is_some() && lines.joined != Some(*line);
+                    self.lines.elsewhere += u64::from(surplus);
+                }
+            }
         }
     }
 
@@ -40,22 +60,18 @@ impl State {
         self.connection_index.with_remote(remote).filter_map(|id| Some((id, self.connections.get(&id)?)))
     }
 
-    fn choose(&self, line: &Line) -> Choice {
-        line.choose(line.targets().flat_map(|target| self.with_remote(target)))
-    }
-
-    /// The log line about this connection, and lines that may as well be about another.
-    pub(super) fn lines_of(&self, id: Id) -> (Option<Id>, Vec<Id>) {
-        let Some(connection) = self.connections.get(&id) else { return (None, Vec::new()) };
-        let (mut own, mut ambiguous) = (Vec::new(), Vec::new());
-        for line_id in self.lines.near(connection) {
-            match self.lines.get(line_id).map(|line| self.choose(line)) {
-                Some(Choice::One(chosen)) if chosen == id => own.push(line_id),
-                Some(Choice::Several) => ambiguous.push(line_id),
-                Some(Choice::One(_) | Choice::Nothing) | None => {}
-            }
-        }
-        (self.lines.nearest(&own, connection), ambiguous)
+    /// The lines that fit this connection, as things stand now.
+    pub(super) fn lines_of(&self, id: Id) -> LinesOf {
+        let Some(connection) = self.connections.get(&id) else { return LinesOf::default() };
+        let standing = |line: &Id| {
+            let line = self.lines.get(*line)?;
+            let others = line.targets().flat_map(|target| self.with_remote(target));
+            line.standing(connection, others.filter(|(other, _)| *other != id).map(|(_, other)| other))
+        };
+        let near = self.lines.near(connection).into_iter();
+        let standings: Vec<_> = near.filter_map(|line| Some((line, standing(&line)?))).collect();
+        let own = standings.iter().filter(|(_, standing)| *standing == Standing::Own).map(|(line, _)| *line);
+        LinesOf { joined: self.lines.nearest(own, connection), standings }
     }
 
     /// Gives up the lines whose time is up and that no connection waits for.

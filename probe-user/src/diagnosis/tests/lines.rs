@@ -206,6 +206,73 @@ fn one_line_is_about_one_connection_and_one_connection_has_one_line() {
 }
 
 #[test]
+fn a_line_that_its_connection_has_no_use_for_goes_to_no_other() {
+    let elsewhere = Tuple { local: sock("10.23.77.129:36705"), remote: sock("10.23.77.140:80") };
+    let second = Fact::ConnectBegan {
+        tuple: elsewhere,
+        netns: Some(HOST),
+        isn: Some(7),
+        socket: None,
+        owner: Some(kubelet()),
+        service: None,
+    };
+    let line = |targets: &[&str]| {
+        let targets = targets.iter().map(|target| sock(target)).collect();
+        at(3000, Fact::ProbeFailed { failure: probe_failure(3000), targets })
+    };
+    // Both are about the first, which ended 1 s before; one of them would fit the second, whose end nobody saw.
+    let both = line(&[POD, "10.23.77.140:80"]);
+    let facts = [at(0, began()), at(1000, second), at(2000, died(0)), line(&[POD]), both];
+    for n in 0..facts.len() {
+        let mut turned = facts.clone();
+        turned.rotate_left(n);
+        for swapped in [false, true] {
+            if swapped {
+                turned.reverse();
+            }
+            let (incidents, elsewhere, ambiguous) = outcome(turned.clone());
+            let lines: Vec<_> =
+                incidents.iter().map(|incident| (incident.outcome, incident.log_lines.len())).collect();
+            assert_eq!(lines, [(Outcome::Failed, 1), (Outcome::Pending, 0)]);
+            assert_eq!((elsewhere, ambiguous), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn a_line_that_comes_after_the_conclusion_is_not_about_what_is_still_open() {
+    let (_, second) = other(36_705, 7);
+    // The second is open until its end was waited for in vain: by then the first is forgotten.
+    for seconds in [9, 150] {
+        let mut diagnosis = waiting();
+        for fact in [at(0, began()), at(100, second.clone()), at(2000, died(0))] {
+            diagnosis.observe(fact);
+        }
+        assert_eq!(concluded(diagnosis.advance(START + 9000 * MS)).len(), 1);
+        diagnosis.observe(logged(2001));
+        diagnosis.advance(START + seconds * 1000 * MS);
+        let incidents = concluded(diagnosis.finish(START + 600_000 * MS));
+        assert!(incidents[0].log_lines.is_empty());
+        assert_eq!(diagnosis.unjoined().get("log_line"), Some(&1), "{seconds}");
+        assert_eq!((diagnosis.probe_failures_elsewhere(), diagnosis.probe_failures_ambiguous()), (0, 0));
+    }
+}
+
+#[test]
+fn a_connection_that_fits_less_does_not_decide_between_two_that_fit_equally_well() {
+    let ((tuple, second), (_, third)) = (other(36_705, 7), other(36_706, 8));
+    let line = vary(&logged(12_000), |failure| failure.timeout_ns = Some(10_000 * MS));
+    let mut diagnosis = waiting();
+    for fact in [at(500, began()), at(500, hijacked()), at(2000, second), at(2000, third), line] {
+        diagnosis.observe(fact);
+    }
+    assert_eq!(concluded(diagnosis.advance(START + 12_600 * MS)).len(), 1);
+    diagnosis.observe(at(12_000, closed(tuple)));
+    let incidents = concluded(diagnosis.finish(START + 600_000 * MS));
+    assert_eq!(incidents.iter().map(|incident| incident.log_lines.len()).collect::<Vec<_>>(), [1, 0]);
+}
+
+#[test]
 fn without_the_end_of_the_connection_the_timeout_decides() {
     // A capture has no sockets.
     let (_, second) = other(36_705, 7);

@@ -1,5 +1,6 @@
 //! The order of arrival decides nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -109,6 +110,29 @@ fn collision_of_everything() -> impl Strategy<Value = Observation> {
     )
 }
 
+fn both_orders() -> impl Strategy<Value = (Vec<Observation>, Vec<Observation>)> {
+    prop::collection::vec(collision_of_everything(), 1..40)
+        .prop_flat_map(|facts| (Just(facts.clone()), Just(facts).prop_shuffle()))
+}
+
+/// All that diagnosis says: incidents, and what it counts. Between the batches time passes, so that some of the
+/// connections are concluded.
+fn everything(batches: &[&[Observation]]) -> (Vec<Incident>, BTreeMap<&'static str, u64>) {
+    let mut diagnosis = Diagnosis::new(Settings::default());
+    let mut updates = Vec::new();
+    for batch in batches {
+        updates.extend(diagnosis.advance(START + 4000 * MS));
+        updates.extend(batch.iter().flat_map(|observation| diagnosis.observe(observation.clone())));
+    }
+    updates.extend(diagnosis.finish(START + 3_600_000 * MS));
+    let lines = [
+        ("elsewhere", diagnosis.probe_failures_elsewhere()),
+        ("ambiguous", diagnosis.probe_failures_ambiguous()),
+    ];
+    let counts = diagnosis.unjoined().iter().map(|(kind, count)| (*kind, *count)).chain(lines);
+    (concluded(updates), counts.collect())
+}
+
 proptest! {
     #[test]
     fn any_order_gives_the_same_incidents((in_order, shuffled) in shuffled()) {
@@ -117,10 +141,16 @@ proptest! {
 
     #[test]
     fn any_order_gives_the_same_incidents_even_where_everything_is_ambiguous(
-        (in_order, shuffled) in prop::collection::vec(collision_of_everything(), 1..40)
-            .prop_flat_map(|facts| (Just(facts.clone()), Just(facts).prop_shuffle()))
+        (in_order, shuffled) in both_orders()
     ) {
-        prop_assert_eq!(concluded(run(in_order)), concluded(run(shuffled)));
+        prop_assert_eq!(everything(&[&in_order]), everything(&[&shuffled]));
+    }
+
+    #[test]
+    fn any_order_of_what_comes_between_two_moments_gives_the_same_incidents(
+        ((first, first_shuffled), (then, then_shuffled)) in (both_orders(), both_orders())
+    ) {
+        prop_assert_eq!(everything(&[&first, &then]), everything(&[&first_shuffled, &then_shuffled]));
     }
 
     #[test]
@@ -154,6 +184,27 @@ proptest! {
         updates.extend(diagnosis.finish(START + 3_600_000 * MS));
         prop_assert_eq!(by_id(concluded(updates)), by_id(concluded(run(facts))));
     }
+}
+
+#[test]
+fn a_fact_may_come_before_its_connect_although_one_with_its_addresses_was_concluded() {
+    let mut again = began();
+    let Fact::ConnectBegan { isn, socket, .. } = &mut again else { panic!() };
+    (*isn, *socket) = (Some(7), None);
+    let died = Fact::Died { tuple: tuple(), netns: Some(HOST), socket: None, errno: 110 };
+    let ended = |second: [Observation; 2]| {
+        let mut diagnosis = Diagnosis::new(Settings::default());
+        diagnosis.observe(at(0, began()));
+        diagnosis.observe(at(1500, died.clone()));
+        assert_eq!(concluded(diagnosis.advance(START + 10_000 * MS)).len(), 1);
+        for fact in second {
+            diagnosis.observe(fact);
+        }
+        concluded(diagnosis.finish(START + 60_000 * MS)).remove(0).duration_ms
+    };
+    let (connect, end) = (at(11_000, again), at(12_000, died.clone()));
+    assert_eq!(ended([connect.clone(), end.clone()]), Some(1000));
+    assert_eq!(ended([end, connect]), Some(1000));
 }
 
 #[test]

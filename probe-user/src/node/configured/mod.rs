@@ -1,5 +1,5 @@
 //! What the configuration of a node *says*: sysctl files, and the arguments of kube-apiserver, kubelet and kube-proxy.
-//! [`disagreements`] compares it with what the kernel has.
+//! [`disagreements()`] compares it with what the kernel has.
 //!
 //! Everything is read below a root folder, so that a container can look at the node's files under `/host`.
 
