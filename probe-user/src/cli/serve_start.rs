@@ -70,7 +70,11 @@ pub(super) async fn serve(
         complain("privileges are kept, as asked for");
         None
     } else {
-        Some(confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?)
+        let confined = confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?;
+        if let Some(cost) = without_going_there(&netns) {
+            complain(&cost);
+        }
+        Some(confined)
     };
     // From here on threads may begin: they have no more than this one.
     let installed = match &confined {
@@ -107,11 +111,14 @@ pub(super) async fn serve(
     }
 }
 
+/// This process's own namespace.
+const OWN: &str = "/proc/self/ns/net";
+
 /// The namespace of process 1 is this process's own in a pod on the host's network; named as its own it can be read
 /// without privileges.
 fn netns(wanted: &NetnsSpec) -> NetnsSpec {
     let inode = |spec: &NetnsSpec| NetNs::open(spec).ok().map(|netns| netns.inode);
-    let own = NetnsSpec::Path("/proc/self/ns/net".into());
+    let own = NetnsSpec::Path(OWN.into());
     let is_default = *wanted == NetnsSpec::default();
     match inode(wanted) {
         Some(wanted_inode) if inode(&own) == Some(wanted_inode) => own,
@@ -119,6 +126,20 @@ fn netns(wanted: &NetnsSpec) -> NetnsSpec {
         None if is_default => own,
         _ => wanted.clone(),
     }
+}
+
+/// What cannot be known of this namespace without the privilege to enter it again.
+fn without_going_there(netns: &NetnsSpec) -> Option<String> {
+    let costs = match netns {
+        NetnsSpec::Path(path) if path == Path::new(OWN) => return None,
+        NetnsSpec::Path(_) => "its services stay as they were at the start, and its exposure is not checked",
+        // The table of a process's namespace can be read from outside.
+        NetnsSpec::Pid(_) => "its exposure is not checked",
+    };
+    Some(format!(
+        "portclash: reduced: this is another network namespace, and entering it again takes privileges that were \
+         dropped: {costs}. Run portclash in there (nsenter --net=PATH portclash serve), or with --keep-privileges"
+    ))
 }
 
 fn open_recorder(dir: PathBuf, settings: &Settings) -> Result<Recorder> {
@@ -180,4 +201,19 @@ fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSourc
         (_, None) => {}
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_namespace_costs_is_said_and_the_own_one_costs_nothing() {
+        assert_eq!(without_going_there(&NetnsSpec::Path(OWN.into())), None);
+        assert_eq!(netns(&NetnsSpec::Pid(std::process::id())), NetnsSpec::Path(OWN.into()));
+        let by_path = without_going_there(&NetnsSpec::Path("/run/netns/x".into())).unwrap();
+        assert!(by_path.contains("services stay as they were") && by_path.contains("nsenter"), "{by_path}");
+        let by_pid = without_going_there(&NetnsSpec::Pid(7)).unwrap();
+        assert!(by_pid.contains("exposure") && !by_pid.contains("services stay"), "{by_pid}");
+    }
 }

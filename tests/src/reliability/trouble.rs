@@ -182,8 +182,6 @@ pub fn services_changed(_: &mut Lab, count: u16) -> Result<Value> {
     let gone = begin(FIRST + count / 2 + 3, remote()?)?;
     std::thread::sleep(SHORT);
     drop(gone);
-    // Memory of tables that are gone is given back when it looks after itself, every 10 s.
-    std::thread::sleep(Duration::from_secs(12));
     if count > 1000 {
         // Memory of tables that are gone is given back when it looks after itself, every 10 s.
         std::thread::sleep(Duration::from_secs(12));
