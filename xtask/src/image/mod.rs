@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, command, workspace};
+use crate::{build, command, setup, workspace};
 use layout::{File, Image, Written};
 
 /// Where the program is in the image.
@@ -32,6 +32,7 @@ pub(crate) struct Arguments {
 
 /// Builds, writes, and says how to load what was written.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::everything(&[], false)?;
     // With the lab's program, as everywhere: cargo unifies the features of what is built together, and so this is the very
     // program that the lab tests.
     let program = build::static_binaries(&["probe-user", "portclash-tests"])?.join("portclash");
