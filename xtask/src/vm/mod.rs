@@ -101,8 +101,10 @@ impl Drop for Machine {
 }
 
 fn start(kernel: &Path, image: &Path, console: &Path, kind: Kind) -> Result<Machine> {
+    let size = std::fs::metadata(image).with_context(|| format!("cannot read {}", image.display()))?.len();
+    let memory = kind.memory(size).to_string();
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", kind.memory()]);
+    qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", &memory]);
     qemu.args(["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     // no_timer_check: on a busy host the emulated timer may miss what the kernel counts at boot, and it would panic.
