@@ -100,6 +100,8 @@ impl State {
             let needed = now.saturating_sub(self.settings.park_ns);
             let oldest = self.starts.first().map_or(needed, |(start, _)| (*start).min(needed));
             self.tables.forget_before(oldest);
+        } else {
+            self.tables.forget_before(Nanos::MAX);
         }
         for key in self.exhaustion.due(now, &self.settings) {
             updates.extend(self.conclude_exhaustion(&key));
@@ -121,7 +123,15 @@ impl State {
         let connection = self.deadlines.first().map(|(at, _)| *at);
         let exhaustion = self.exhaustion.next_deadline(&self.settings);
         let lines = self.lines.next_deadline();
-        [parked, connection, exhaustion, lines].into_iter().flatten().min()
+        [parked, connection, exhaustion, lines, self.table_deadline()].into_iter().flatten().min()
+    }
+
+    /// When a table that was replaced is not needed any more: they are large, and nothing else may happen for long. `None`
+    /// while a connection began before the one that followed it; its conclusion is a deadline itself.
+    fn table_deadline(&self) -> Option<Nanos> {
+        let replaced = self.tables.next_to_forget()?;
+        let needed = self.starts.first().is_some_and(|(start, _)| *start < replaced);
+        (!needed).then(|| replaced.saturating_add(self.settings.park_ns))
     }
 
     pub(super) fn open_connections(&self) -> Vec<(Tuple, Option<u32>)> {

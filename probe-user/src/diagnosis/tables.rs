@@ -45,6 +45,11 @@ impl Tables {
         }
     }
 
+    /// The earliest time for which [`Self::forget_before`] drops something.
+    pub(super) fn next_to_forget(&self) -> Option<Nanos> {
+        self.versions.values().filter_map(|versions| versions.keys().nth(1).copied()).min()
+    }
+
     /// The table that was valid at that time; if the first was read later, that one.
     pub(super) fn valid_at(&self, netns: Option<u32>, at: Nanos) -> Option<&ServiceTable> {
         let only = || match self.versions.len() {
@@ -85,10 +90,13 @@ mod tests {
             tables.insert(at, Some(1), Arc::default());
         }
         let times = |tables: &Tables| tables.versions[&Some(1)].keys().copied().collect::<Vec<_>>();
-        tables.forget_before(5);
+        tables.forget_before(19);
         assert_eq!(times(&tables), [10, 20, 30]);
-        tables.forget_before(25);
+        assert_eq!(tables.next_to_forget(), Some(20));
+        tables.forget_before(20);
         assert_eq!(times(&tables), [20, 30]);
+        tables.forget_before(35);
+        assert_eq!((times(&tables), tables.next_to_forget()), (vec![30], None));
         for at in 100..200 {
             tables.insert(at, Some(1), Arc::default());
         }

@@ -1,5 +1,7 @@
 //! Memory is bounded, whatever comes.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::make::*;
@@ -77,6 +79,28 @@ fn evidence_without_a_connection_is_given_up_and_counted_by_kind() {
 }
 
 #[test]
+fn a_table_that_was_replaced_is_forgotten_although_nothing_else_happens() {
+    let mut diagnosis = Diagnosis::new(Settings::default());
+    let park = diagnosis.settings().park_ns;
+    let old = table(&[service(LOCAL, &[BACKEND])]);
+    let held = Arc::downgrade(&old);
+    diagnosis.observe(at(0, Fact::Services { netns: Some(HOST), table: old }));
+    assert_eq!(diagnosis.next_deadline(), None, "it is the table that is in force");
+    diagnosis.observe(at(5, began()));
+    let of_connection = diagnosis.next_deadline();
+    diagnosis.observe(at(9, Fact::Services { netns: Some(HOST), table: table(&[]) }));
+    assert_eq!(diagnosis.next_deadline(), of_connection, "the connection began before");
+    assert_eq!(diagnosis.advance(of_connection.unwrap()).len(), 1);
+    assert!(held.upgrade().is_none() && diagnosis.next_deadline().is_none());
+
+    diagnosis.observe(at(1_000_000, Fact::Services { netns: Some(HOST), table: table(&[]) }));
+    let due = START + 1_000_000 * MS + park;
+    assert_eq!(diagnosis.next_deadline(), Some(due));
+    assert!(diagnosis.advance(due).is_empty());
+    assert_eq!(diagnosis.next_deadline(), None);
+}
+
+#[test]
 fn one_connection_keeps_only_its_earliest_facts() {
     let mut diagnosis = Diagnosis::new(small());
     diagnosis.observe(at(0, began()));
@@ -144,8 +168,8 @@ fn anything() -> impl Strategy<Value = Observation> {
     )
 }
 
-fn reason_source() -> std::sync::Arc<str> {
-    std::sync::Arc::from("fuzz")
+fn reason_source() -> Arc<str> {
+    Arc::from("fuzz")
 }
 
 proptest! {
