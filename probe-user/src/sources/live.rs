@@ -203,7 +203,7 @@ impl Live {
         for (kind, event) in events {
             match kind {
                 Kind::TableChanged | Kind::ModuleChanged => {
-                    // The first change of a burst is read at once, the rest after it has settled.
+                    // The first change of a burst is read at once, the rest afterwards.
                     let delay = if *kind == Kind::ModuleChanged { SETTLE } else { Duration::ZERO };
                     self.tables.changed(delay);
                 }

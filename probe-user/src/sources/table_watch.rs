@@ -31,6 +31,14 @@ pub(super) struct Reading {
 
 /// Polling takes at most one part in so many of a core, however large the table is.
 const COST: u32 = 100;
+/// But it is not rarer than this: a reading may also have taken long because the process was stopped.
+const RAREST_POLL: Duration = Duration::from_mins(5);
+
+/// After a reading nothing is read for so many times as long as it took: changes that come all the time take at most a
+/// tenth of a core, however large the table is.
+const REST: u32 = 9;
+/// But for no longer than this, for the same reason.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// A look into the IPVS connection table.
 struct Look {
@@ -51,6 +59,8 @@ pub(super) struct TableWatch {
     next_poll: Instant,
     /// When the service table is to be read although it was not polled for; set by triggers.
     due: Option<Instant>,
+    /// It is not read before this, whatever changes.
+    rest_until: Instant,
 }
 
 impl TableWatch {
@@ -65,9 +75,18 @@ impl TableWatch {
         let mut current = CurrentTable::default();
         let difference = read.table.as_ref().map(|table| diff(current.current(), table)).unwrap_or_default();
         current.take(read, now());
-        let next_poll = Instant::now() + poll;
-        let watch =
-            Self { reader, current, reading: None, look: None, next_look: None, poll, next_poll, due: None };
+        let started = Instant::now();
+        let watch = Self {
+            reader,
+            current,
+            reading: None,
+            look: None,
+            next_look: None,
+            poll,
+            next_poll: started + poll,
+            due: None,
+            rest_until: started,
+        };
         Ok((watch, difference))
     }
 
@@ -81,7 +100,8 @@ impl TableWatch {
         self.reader.is_file()
     }
 
-    /// The service table has changed; what follows within `settle` is read with it.
+    /// The service table has changed; what follows within `settle` is read with it, and what follows while it is read or
+    /// rests is read afterwards.
     pub(super) fn changed(&mut self, settle: Duration) {
         self.due.get_or_insert_with(|| Instant::now() + settle);
     }
@@ -89,7 +109,7 @@ impl TableWatch {
     /// The next thing to do. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Come {
         let idle = self.reading.is_none();
-        let due = self.due.map_or(self.next_poll, |due| due.min(self.next_poll));
+        let due = self.due.map_or(self.next_poll, |due| due.min(self.next_poll)).max(self.rest_until);
         tokio::select! {
             reading = done(self.reading.as_mut()) => {
                 self.reading = None;
@@ -128,7 +148,9 @@ impl TableWatch {
     /// Takes what was read at `now`; returns what is different, `None` if nothing is.
     pub(super) fn take(&mut self, reading: Reading, now: Nanos) -> Option<TableDiff> {
         let Reading { read, difference, took } = reading;
-        self.next_poll = Instant::now() + self.poll.max(took * COST);
+        let ended = Instant::now();
+        self.next_poll = ended + self.poll.max((took * COST).min(RAREST_POLL));
+        self.rest_until = ended + (took * REST).min(LONGEST_REST);
         self.current.take(read, now);
         (!difference.is_empty()).then_some(difference)
     }
@@ -194,6 +216,37 @@ mod tests {
         assert!(tables.take(reading, 2).is_none(), "nothing is different");
         assert_eq!(tables.current().reads + tables.current().failures(), 2);
         assert!(matches!(tables.next().await, Come::Due));
+    }
+
+    /// From a reading that took so long, with a change while it ran, until the next is due.
+    async fn pause_after(took: Duration) -> Duration {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        let ended = Instant::now();
+        tables.changed(Duration::ZERO);
+        tables.take(Reading { took, ..broken_off() }, 2);
+        assert!(matches!(tables.next().await, Come::Due));
+        ended.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_come_all_the_time_take_a_tenth_of_a_core() {
+        assert_eq!(pause_after(Duration::ZERO).await, Duration::ZERO);
+        // The runtime's clock has whole milliseconds.
+        assert_eq!(pause_after(Duration::from_millis(50)).await.as_millis() / 10, 45);
+        assert_eq!(pause_after(Duration::from_mins(30)).await.as_secs(), LONGEST_REST.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polling_takes_a_hundredth_of_a_core() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_secs(1), || 1).unwrap();
+        for (took_ms, pause_s) in [(1, 1), (50, 5), (600_000, 300)] {
+            let ended = Instant::now();
+            tables.take(Reading { took: Duration::from_millis(took_ms), ..broken_off() }, 2);
+            assert!(matches!(tables.next().await, Come::Due));
+            assert_eq!(ended.elapsed().as_secs(), pause_s);
+        }
     }
 
     #[tokio::test]
