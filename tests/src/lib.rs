@@ -25,5 +25,6 @@ pub mod server;
 pub mod sidecar;
 pub mod story;
 pub mod tracer;
+pub mod watched;
 pub mod written;
 pub mod yaml;

@@ -12,9 +12,7 @@ use crate::guest::load_module;
 use crate::lab::{Lab, assert_incidents, probe, restore};
 use crate::node::{KUBE_PROXY_SETTINGS, NODE, ip_in, ipvsadm};
 use crate::process::{run, sysctl};
-
-/// Longer than the tracer's default interval of polling (1 s).
-const NOTICED: Duration = Duration::from_millis(2500);
+use crate::watched::wait_until_watched;
 
 /// The service does not exist when the trace begins.
 pub(super) fn created_while_tracing(lab: &mut Lab) -> Result<()> {
@@ -22,7 +20,7 @@ pub(super) fn created_while_tracing(lab: &mut Lab) -> Result<()> {
     let connect = probe(&addresses.local, &addresses.remote)?;
     let (client, traced) = lab.trace(&[], 1, |lab| {
         lab.service(&addresses.local, &[&addresses.backend])?;
-        std::thread::sleep(NOTICED);
+        wait_until_watched(&(36750..=36750), true)?;
         connect.run()
     })?;
     timed_out(&client)?;
@@ -40,7 +38,7 @@ pub(super) fn deleted_while_tracing(lab: &mut Lab) -> Result<()> {
     let (clients, traced) = lab.trace(&[], 1, |_| {
         let first = before.run()?;
         ipvsadm(&format!("-D -t {}", addresses.local))?;
-        std::thread::sleep(NOTICED);
+        wait_until_watched(&(36751..=36751), false)?;
         Ok((first, after.run()?))
     })?;
     timed_out(&clients.0)?;
@@ -94,7 +92,7 @@ pub(super) fn five_thousand_added(lab: &mut Lab) -> Result<()> {
         let rule =
             |port| format!("-A -t {NODE}:{port} -s rr\n-a -t {NODE}:{port} -r {} -m\n", addresses.backend);
         restore(&(FIRST..FIRST + COUNT).map(rule).collect::<String>())?;
-        std::thread::sleep(NOTICED);
+        wait_until_watched(&(FIRST..=FIRST + COUNT - 1), true)?;
         connect.run()
     })?;
     timed_out(&client)?;
@@ -112,7 +110,7 @@ pub(super) fn module_loaded_while_tracing(lab: &mut Lab) -> Result<()> {
     let traced = lab.trace(&[], 1, |lab| {
         load()?;
         lab.service(&addresses.local, &[&addresses.backend])?;
-        std::thread::sleep(NOTICED);
+        wait_until_watched(&(36752..=36752), true)?;
         connect.run()
     });
     // Whatever happened, the next scenario needs the module.
@@ -129,7 +127,7 @@ pub(super) fn module_unloaded_while_tracing(lab: &mut Lab) -> Result<()> {
     let connect = probe(&addresses.local, &addresses.remote)?;
     let traced = lab.trace(&[], 0, |_| {
         unload()?;
-        std::thread::sleep(NOTICED);
+        wait_until_watched(&(36753..=36753), false)?;
         connect.run()
     });
     load()?;
