@@ -107,7 +107,7 @@ fn tracefs(sys_kernel: &Path) -> Tracefs {
 }
 
 fn services(netns: NetnsSpec) -> Services {
-    let TableRead { table, source, trouble } = TableReader::new(None, netns).read_node();
+    let TableRead { table, source, trouble, .. } = TableReader::new(None, netns).read_node();
     match table {
         Some(table) => Services::Read {
             count: table.services.len(),

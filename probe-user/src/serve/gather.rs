@@ -10,6 +10,7 @@ use crate::kernel::ladder::Need;
 use crate::kernel::loader::LoadError;
 use crate::node::ipvs_module;
 use crate::sources::account::excused;
+use crate::sources::table::CurrentTable;
 use crate::trace::Trace;
 
 /// What a trace knows of itself and the node. The rest is filled in by whoever has it.
@@ -22,7 +23,10 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
         at: trace.now(),
         kernel: None,
         node: pods.node().name.clone(),
-        not_ready: not_ready(trace),
+        not_ready: not_ready(
+            live.tracer().hooks().get(&Need::Connect).is_some_and(|hook| hook.way.is_some()),
+            live.table(),
+        ),
         incomplete: summary.incomplete,
         incidents: counts.incidents.clone(),
         by_pod: counts.by_pod.clone(),
@@ -64,17 +68,17 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
     })
 }
 
-/// Ready = connects are seen and the table is known.
-fn not_ready(trace: &Trace) -> Vec<String> {
-    let live = trace.live();
+/// Ready = connects are seen and the table is known. What a later reading could not do makes evidence incomplete, but the
+/// table of before is in force.
+fn not_ready(connects_are_seen: bool, table: &CurrentTable) -> Vec<String> {
     let mut reasons = Vec::new();
-    if live.tracer().hooks().get(&Need::Connect).is_none_or(|hook| hook.way.is_none()) {
+    if !connects_are_seen {
         reasons.push("connects are not seen: no hook is attached".to_owned());
     }
-    if live.table().reads == 0 {
+    if table.reads == 0 {
         reasons.push("the service table was not read yet".to_owned());
+        reasons.extend(table.trouble().map(str::to_owned));
     }
-    reasons.extend(live.table().trouble().map(str::to_owned));
     reasons
 }
 
@@ -90,4 +94,29 @@ fn services(table: &ServiceTable) -> BTreeMap<&'static str, u64> {
         *counts.entry(kind).or_default() += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sources::table::TableRead;
+
+    #[test]
+    fn it_is_ready_once_connects_are_seen_and_the_table_was_read() {
+        let mut table = CurrentTable::default();
+        table.take(TableRead::failed("no access"), 1);
+        let reasons = not_ready(true, &table);
+        assert_eq!(reasons, ["the service table was not read yet", "service table: no access"]);
+        assert_eq!(not_ready(false, &table).len(), 3);
+        let note = Some("the table changed between 5 reads in a row; the last one is shown".to_owned());
+        let read = TableRead { table: Some(Arc::default()), trouble: note, ..TableRead::failed("") };
+        table.take(read, 2);
+        assert!(table.trouble().is_some());
+        assert_eq!(not_ready(true, &table), [""; 0]);
+        // The table of before is in force.
+        table.take(TableRead::failed("no access"), 3);
+        assert_eq!(not_ready(true, &table), [""; 0]);
+    }
 }

@@ -1,5 +1,7 @@
 //! From the kernel's monotonic clock to wall-clock time.
 
+use std::time::Duration;
+
 use nix::time::{ClockId, clock_gettime};
 
 use crate::observation::Nanos;
@@ -13,6 +15,11 @@ pub struct Clock {
 
 fn nanos(clock: ClockId) -> i64 {
     clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
+
+/// Processor time that the calling thread has taken so far. Waiting, for a processor as well, does not count.
+pub(super) fn processor_time() -> Duration {
+    Duration::from_nanos(nanos(ClockId::CLOCK_THREAD_CPUTIME_ID).unsigned_abs())
 }
 
 impl Clock {

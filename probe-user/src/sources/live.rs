@@ -202,11 +202,8 @@ impl Live {
         self.tracer.flush_log();
         for (kind, event) in events {
             match kind {
-                Kind::TableChanged | Kind::ModuleChanged => {
-                    // The first change of a burst is read at once, the rest afterwards.
-                    let delay = if *kind == Kind::ModuleChanged { SETTLE } else { Duration::ZERO };
-                    self.tables.changed(delay);
-                }
+                Kind::TableChanged => self.tables.changed(),
+                Kind::ModuleChanged => self.tables.module_changed(SETTLE),
                 _ => {
                     let observation = self.observation(*kind, event);
                     self.pending.extend(observation);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ipvs::reader::{
     ReadError, TableSource, Way, read_connections, read_node_services, read_node_table,
@@ -13,6 +14,7 @@ use crate::ipvs::table::{IpvsConnection, ServiceTable};
 use crate::ipvs::{Content, netlink, parse_services};
 use crate::node::netns::{NetNs, NetnsError, NetnsSpec};
 use crate::observation::Nanos;
+use crate::sources::clock::processor_time;
 
 /// Why the table could not be read at the start.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +46,15 @@ pub struct TableRead {
     pub source: String,
     /// What the reading could not do, for the list of what is incomplete.
     pub trouble: Option<String>,
+    /// Processor time that reading took, as far as it is known.
+    pub cost: Duration,
 }
 
 impl TableRead {
     /// A reading that brought nothing.
     pub fn failed(reason: impl Display) -> Self {
         let trouble = Some(format!("service table: {reason}"));
-        Self { table: None, source: "IPVS table".into(), trouble }
+        Self { table: None, source: "IPVS table".into(), trouble, cost: Duration::ZERO }
     }
 }
 
@@ -71,25 +75,34 @@ impl TableReader {
     pub fn read(&self) -> Result<TableRead, TableError> {
         let Some(file) = &self.file else { return Ok(self.read_node()) };
         let source = format!("service table {}", file.display());
-        Ok(TableRead { table: Some(Arc::new(read_services(file)?)), source, trouble: None })
+        let table = Some(Arc::new(read_services(file)?));
+        Ok(TableRead { table, source, trouble: None, cost: Duration::ZERO })
     }
 
     /// Reads the IPVS table: a node without IPVS has an empty one, and one that cannot be read now is tried again and
     /// said.
     pub fn read_node(&self) -> TableRead {
-        match read_once(&self.netns) {
-            Ok(Ok((table, source))) => {
+        let read = in_namespace(&self.netns, |proc_net| {
+            let begun = processor_time();
+            let read = read_node_table(proc_net, None, netlink::read_table);
+            (read, processor_time().saturating_sub(begun))
+        });
+        let (read, cost) = match read {
+            Ok(read) => read,
+            Err(error) => return TableRead::failed(error),
+        };
+        match read {
+            Ok((table, source)) => {
                 let way = match source.way {
                     Way::File(path) => format!("IPVS table {}", path.display()),
                     Way::Netlink { because } => format!("IPVS table by netlink ({because})"),
                 };
-                TableRead { table: Some(Arc::new(table)), source: way, trouble: source.note }
+                TableRead { table: Some(Arc::new(table)), source: way, trouble: source.note, cost }
             }
-            Ok(Err(ReadError::NotLoaded(_))) => {
-                TableRead { table: Some(Arc::default()), source: "no IPVS".into(), trouble: None }
+            Err(ReadError::NotLoaded(_)) => {
+                TableRead { table: Some(Arc::default()), source: "no IPVS".into(), trouble: None, cost }
             }
-            Ok(Err(error)) => TableRead::failed(error),
-            Err(error) => TableRead::failed(error),
+            Err(error) => TableRead { cost, ..TableRead::failed(error) },
         }
     }
 

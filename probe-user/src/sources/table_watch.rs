@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::beside::Beside;
+use super::clock::processor_time;
 use super::table::{CurrentTable, TableError, TableRead, TableReader};
 use crate::ipvs::diff::{TableDiff, diff};
 use crate::ipvs::table::IpvsConnection;
@@ -26,18 +27,19 @@ pub(super) enum Come {
 pub(super) struct Reading {
     read: TableRead,
     difference: TableDiff,
-    took: Duration,
+    /// Processor time that it took.
+    cost: Duration,
 }
 
 /// Polling takes at most one part in so many of a core, however large the table is.
 const COST: u32 = 100;
-/// But it is not rarer than this: a reading may also have taken long because the process was stopped.
+/// But it is not rarer than this.
 const RAREST_POLL: Duration = Duration::from_mins(5);
 
-/// After a reading nothing is read for so many times as long as it took: changes that come all the time take at most a
-/// tenth of a core, however large the table is.
+/// After a reading nothing is read for so many times as long as it kept a core busy: changes that come all the time take
+/// at most a tenth of a core, however large the table is.
 const REST: u32 = 9;
-/// But for no longer than this, for the same reason.
+/// But for no longer than this: what was added meanwhile is not looked for.
 const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// A look into the IPVS connection table.
@@ -59,7 +61,7 @@ pub(super) struct TableWatch {
     next_poll: Instant,
     /// When the service table is to be read although it was not polled for; set by triggers.
     due: Option<Instant>,
-    /// It is not read before this, whatever changes.
+    /// It is not read before this, whatever is changed in it.
     rest_until: Instant,
 }
 
@@ -100,10 +102,16 @@ impl TableWatch {
         self.reader.is_file()
     }
 
-    /// The service table has changed; what follows within `settle` is read with it, and what follows while it is read or
-    /// rests is read afterwards.
-    pub(super) fn changed(&mut self, settle: Duration) {
-        self.due.get_or_insert_with(|| Instant::now() + settle);
+    /// The service table has changed. What follows while it is read, or rests, is read afterwards.
+    pub(super) fn changed(&mut self) {
+        self.due.get_or_insert_with(Instant::now);
+    }
+
+    /// IPVS came or went: there is no rest for another table; what follows within `settle` is read with it.
+    pub(super) fn module_changed(&mut self, settle: Duration) {
+        let now = Instant::now();
+        self.due = Some(self.due.map_or(now + settle, |due| due.min(now + settle)));
+        self.rest_until = now;
     }
 
     /// The next thing to do. May be dropped and called again.
@@ -132,25 +140,26 @@ impl TableWatch {
         }
         let (reader, known) = (self.reader.clone(), self.current.shared());
         let work = move || {
-            let begun = Instant::now();
             let mut read = reader.read_node();
+            let begun = processor_time();
             let difference = read.table.as_ref().map(|table| diff(&known, table)).unwrap_or_default();
             // Most readings bring nothing new, and others hold the table that is known: not a second one beside it.
             if read.table.as_ref() == Some(&known) {
                 read.table = Some(known);
             }
             memory::give_back();
-            Reading { read, difference, took: begun.elapsed() }
+            let cost = read.cost + processor_time().saturating_sub(begun);
+            Reading { read, difference, cost }
         };
         self.reading = Some(Beside::start(work));
     }
 
     /// Takes what was read at `now`; returns what is different, `None` if nothing is.
     pub(super) fn take(&mut self, reading: Reading, now: Nanos) -> Option<TableDiff> {
-        let Reading { read, difference, took } = reading;
+        let Reading { read, difference, cost } = reading;
         let ended = Instant::now();
-        self.next_poll = ended + self.poll.max((took * COST).min(RAREST_POLL));
-        self.rest_until = ended + (took * REST).min(LONGEST_REST);
+        self.next_poll = ended + self.poll.max((cost * COST).min(RAREST_POLL));
+        self.rest_until = ended + (cost * REST).min(LONGEST_REST);
         self.current.take(read, now);
         (!difference.is_empty()).then_some(difference)
     }
@@ -193,7 +202,7 @@ async fn done<T: Send + 'static>(work: Option<&mut Beside<T>>) -> Option<T> {
 
 fn broken_off() -> Reading {
     let read = TableRead::failed("the thread that read it broke off".to_owned());
-    Reading { read, difference: TableDiff::default(), took: Duration::ZERO }
+    Reading { read, difference: TableDiff::default(), cost: Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -207,10 +216,10 @@ mod tests {
         let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
         let read_at_start = tables.current().reads + tables.current().failures();
         assert_eq!(read_at_start, 1);
-        tables.changed(Duration::ZERO);
+        tables.changed();
         assert!(matches!(tables.next().await, Come::Due));
         tables.start_reading();
-        tables.changed(Duration::ZERO);
+        tables.changed();
         // Due already, but not before the reading that runs has ended.
         let Come::Read(reading) = tables.next().await else { panic!("it was being read") };
         assert!(tables.take(reading, 2).is_none(), "nothing is different");
@@ -218,13 +227,13 @@ mod tests {
         assert!(matches!(tables.next().await, Come::Due));
     }
 
-    /// From a reading that took so long, with a change while it ran, until the next is due.
-    async fn pause_after(took: Duration) -> Duration {
+    /// From a reading of this cost, with a change while it ran, until the next is due.
+    async fn pause_after(cost: Duration) -> Duration {
         let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
         let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
         let ended = Instant::now();
-        tables.changed(Duration::ZERO);
-        tables.take(Reading { took, ..broken_off() }, 2);
+        tables.changed();
+        tables.take(Reading { cost, ..broken_off() }, 2);
         assert!(matches!(tables.next().await, Come::Due));
         ended.elapsed()
     }
@@ -238,12 +247,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn another_table_is_read_without_a_rest() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        tables.changed();
+        tables.take(Reading { cost: Duration::from_mins(1), ..broken_off() }, 2);
+        let ended = Instant::now();
+        tables.module_changed(Duration::from_millis(30));
+        assert!(matches!(tables.next().await, Come::Due));
+        assert!(ended.elapsed() <= Duration::from_millis(31), "{:?}", ended.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_a_reading_costs_is_measured() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        tables.start_reading();
+        let Come::Read(reading) = tables.next().await else { panic!("it was being read") };
+        assert!(reading.cost > Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn polling_takes_a_hundredth_of_a_core() {
         let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
         let (mut tables, _) = TableWatch::start(reader, Duration::from_secs(1), || 1).unwrap();
-        for (took_ms, pause_s) in [(1, 1), (50, 5), (600_000, 300)] {
+        for (cost_ms, pause_s) in [(1, 1), (50, 5), (600_000, 300)] {
             let ended = Instant::now();
-            tables.take(Reading { took: Duration::from_millis(took_ms), ..broken_off() }, 2);
+            tables.take(Reading { cost: Duration::from_millis(cost_ms), ..broken_off() }, 2);
             assert!(matches!(tables.next().await, Come::Due));
             assert_eq!(ended.elapsed().as_secs(), pause_s);
         }
@@ -256,7 +286,7 @@ mod tests {
         let reader = TableReader::new(Some(file.path().to_owned()), NetnsSpec::default());
         let (mut tables, added) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
         assert_eq!(added.added.len(), 1);
-        tables.changed(Duration::ZERO);
+        tables.changed();
         assert!(matches!(tables.next().await, Come::Due));
         tables.start_reading();
         assert!(tables.reading.is_none());
