@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use caps::CapsHashSet;
 use tokio::sync::mpsc;
 
 use super::output::{Common, complain};
@@ -12,6 +13,7 @@ use super::status;
 use super::stop::Stop;
 use super::trace::{kernel_log_level, say_which_log};
 use crate::kernel::loader::Rings;
+use crate::kernel::refusal;
 use crate::node::netns::{NetNs, NetnsSpec};
 use crate::serve::deliver::Deliveries;
 use crate::serve::http;
@@ -164,7 +166,12 @@ fn start_server(
 }
 
 fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
-    let plan = Plan { keep_for_hooks: live.waits_for_ipvs(), ..plan };
+    let keep_for_hooks = if live.waits_for_ipvs() {
+        privileges::for_hooks(refusal::kprobes_need_sys_admin())
+    } else {
+        CapsHashSet::new()
+    };
+    let plan = Plan { keep_for_hooks, ..plan };
     let confined =
         privileges::confine(&plan, Some(live.tracer().readable_map()?)).context("drop privileges")?;
     if !confined.keeps_for_hooks() {

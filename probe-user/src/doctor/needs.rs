@@ -3,8 +3,8 @@
 use super::environment::{Environment, Tracefs};
 use super::trial::Trial;
 use super::{NeedReport, Refusal, Status};
+use crate::kernel::hook::Hook;
 use crate::kernel::ladder::{self, Attach, Hooks, LADDER, Need, PACKETS, Rung, Way};
-use crate::kernel::loader::Hook;
 use crate::node::kernel_info::{Lockdown, ModuleState};
 
 /// What helps under lockdown.

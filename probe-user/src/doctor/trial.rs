@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::kernel::hook::Hook;
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{Hook, LoadError, LoadOptions, Rings, Tracer};
+use crate::kernel::loader::{LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::refusal::explain;
 use crate::kernel::selftest::{self, SelfTest};
 use crate::node::ipvs_module;

@@ -13,6 +13,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 
 use super::counts::CountMap;
+use super::hook::Hook;
 use super::ladder::{self, Attach, COUNTING, Hooks, LADDER, Need, PACKETS, Way};
 use super::layout::{Layout, LayoutError};
 use super::packets::PacketMaps;
@@ -73,17 +74,6 @@ pub enum LoadError {
 
 /// Why a hook is not attached that could be, had this process not given its privileges up.
 const DROPPED: &str = "privileges were dropped; it is attached after a new start";
-
-/// How a need is served.
-#[derive(Clone, Debug, Default)]
-pub struct Hook {
-    /// Name of the way, `None` if no way works.
-    pub way: Option<&'static str>,
-    /// What this way cannot see.
-    pub limit: Option<&'static str>,
-    /// Better ways that were tried and why they do not work.
-    pub refused: Vec<(&'static str, String)>,
-}
 
 /// The loaded programs. Dropping it detaches everything.
 pub struct Tracer {
@@ -240,6 +230,13 @@ impl Tracer {
             Some(Map::PerCpuArray(data)) => Ok(data.fd().as_fd()),
             _ => Err(LoadError::Missing("COUNTERS")),
         }
+    }
+
+    /// Which needs that follow ip_vs no hook serves, and why.
+    pub fn ipvs_hooks_refused(&self) -> Vec<String> {
+        let unserved =
+            self.hooks.iter().filter(|(need, hook)| ladder::needs_ipvs(**need) && hook.way.is_none());
+        unserved.map(|(need, hook)| format!("{need} ({})", hook.why_not())).collect()
     }
 
     /// Whether ip_vs was there when its hooks were last attached or tried to be.

@@ -4,6 +4,7 @@ pub mod btf;
 pub mod counters;
 pub mod counts;
 pub mod event;
+pub mod hook;
 pub mod ladder;
 pub mod layout;
 pub mod loader;

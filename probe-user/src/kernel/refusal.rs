@@ -27,12 +27,20 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
     if errno == Some(libc::EPERM) || hidden {
         format!("{text} ({})", who_forbids(&KernelInfo::read(Path::new("/"))))
     } else if errno == Some(libc::EACCES) && text.contains("perf_event_open") {
-        let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+        let level = std::fs::read_to_string(PARANOID).unwrap_or_default();
         paranoid(level.trim()).map_or(text.clone(), |hint| format!("{text} ({hint})"))
     } else {
         text
     }
 }
+
+/// Whether kprobes take CAP_SYS_ADMIN on this kernel as it is set now, besides CAP_PERFMON.
+pub(crate) fn kprobes_need_sys_admin() -> bool {
+    let level = std::fs::read_to_string(PARANOID).unwrap_or_default();
+    paranoid(level.trim()).is_some()
+}
+
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
 /// Kernels of Debian (3) and Ubuntu (4) know levels of `kernel.perf_event_paranoid` at which perf_event_open(2), and with
 /// it every kprobe, takes CAP_SYS_ADMIN, whatever CAP_PERFMON is for.

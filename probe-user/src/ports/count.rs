@@ -7,8 +7,9 @@ use probe_ebpf::{Count, CountKey, Counter, Program};
 
 use super::owners::ProcessId;
 use crate::kernel::counts::{CountMap, entries_for};
+use crate::kernel::hook::Hook;
 use crate::kernel::ladder::{Hooks, Need};
-use crate::kernel::loader::{Hook, LoadError, LoadOptions, Rings, Tracer};
+use crate::kernel::loader::{LoadError, LoadOptions, Rings, Tracer};
 use crate::kernel::selftest::{self, SelfTest};
 use crate::memory;
 use crate::node::kernel_info::KernelInfo;

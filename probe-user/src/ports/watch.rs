@@ -265,8 +265,7 @@ impl Watch {
         let mut sentences = Vec::new();
         for (need, hook) in self.counting.hooks() {
             if hook.way.is_none() {
-                let reason =
-                    hook.refused.last().map_or("this choice of hooks has none", |(_, why)| why.as_str());
+                let reason = hook.why_not();
                 sentences.push(format!("{need}: {} ({reason})", need.without()));
             }
             sentences.extend(hook.limit.map(|limit| format!("{need}: {limit}")));

@@ -235,7 +235,15 @@ impl Sidecar {
         if confined.keeps_for_hooks() && self.trace.live().tracer().has_tried_ipvs() {
             confined.release_hooks()?;
             self.trace.live_mut().privileges_dropped();
-            (self.tellers.say)("ip_vs is hooked: the last privileges are dropped");
+            let refused = self.trace.live().tracer().ipvs_hooks_refused();
+            (self.tellers.say)(&if refused.is_empty() {
+                "ip_vs is hooked: the last privileges are dropped".to_owned()
+            } else {
+                format!(
+                    "ip_vs is loaded, the last privileges are dropped; not hooked: {}",
+                    refused.join("; ")
+                )
+            });
         }
         Ok(())
     }

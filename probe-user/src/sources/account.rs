@@ -64,8 +64,7 @@ impl Live {
         let ipvs = ipvs_module::is_loaded();
         for (need, hook) in self.tracer().hooks() {
             if hook.way.is_none() && !excused(*need, ipvs) {
-                let reason =
-                    hook.refused.last().map_or("this choice of hooks has none", |(_, why)| why.as_str());
+                let reason = hook.why_not();
                 sentences.push(format!("{need}: {} ({reason})", need.without()));
             }
             sentences.extend(hook.limit.map(|limit| format!("{need}: {limit}")));

@@ -4,7 +4,7 @@ use std::io;
 
 use probe_user::kernel::ladder::{Hooks, Need};
 use probe_user::node::netns::NetnsSpec;
-use probe_user::serve::privileges::{Plan, confine, threads};
+use probe_user::serve::privileges::{Plan, confine, for_hooks, threads};
 use probe_user::sources::live::{Live, LiveOptions};
 
 use crate::left::nothing;
@@ -24,7 +24,7 @@ pub(crate) fn kept_until_released() -> Outcome {
     if !is_root() {
         return Outcome::Skipped("not root".to_owned());
     }
-    let mut confined = with(|plan| plan.keep_for_hooks = true);
+    let mut confined = with(|plan| plan.keep_for_hooks = for_hooks(false));
     assert!(confined.keeps_for_hooks());
     let own = threads().unwrap();
     assert!(

@@ -105,6 +105,14 @@ pub const ALL: &[Scenario] = &[
     scenario("serve_privileges_seed_without_kprobes", serve_privileges::seed_without_kprobes),
     scenario("serve_privileges_seed_stable_rung", serve_privileges::seed_stable_rung),
     scenario("serve_privileges_module_loaded_later", serve_privileges::module_loaded_later),
+    scenario(
+        "serve_privileges_module_loaded_later_sys_admin",
+        serve_privileges::module_loaded_later_sys_admin,
+    ),
+    scenario(
+        "serve_privileges_module_loaded_later_without_kprobes",
+        serve_privileges::module_loaded_later_without_kprobes,
+    ),
     scenario("serve_exposure_setting_changes_back", serve::exposure_setting_changes_back),
     scenario("serve_new_node_port_is_told_once", serve::new_node_port_is_told_once),
     scenario("serve_module_reloaded", serve::module_reloaded),

@@ -20,6 +20,7 @@ const FOR_STABLE: &str = "bpf,perfmon,net_admin,setpcap";
 const PARANOID: (&str, &str) = ("kernel/perf_event_paranoid", "2");
 
 const CAPTURES: &str = "/run/captures";
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
 
@@ -90,23 +91,43 @@ fn play(lab: &mut Lab, port: u16, capabilities: &str, arguments: &[&str]) -> Res
 /// ip_vs comes after the start: what hooking takes is kept until then by one thread, and dropped.
 pub(super) fn module_loaded_later(lab: &mut Lab) -> Result<()> {
     unload()?;
-    let outcome = without_paranoia(|| load_later(lab));
+    let outcome =
+        without_paranoia(|| load_later(lab, 36766, DOCUMENTED, CAP_BPF | CAP_PERFMON, "ip_vs is hooked"));
     // Whatever happened, the next scenario needs the module.
     load()?;
     outcome
 }
 
-fn load_later(lab: &mut Lab) -> Result<()> {
-    let addresses = Addresses::v4(36766);
+/// The same where the kernel forbids kprobes for want of CAP_SYS_ADMIN, and it was given.
+pub(super) fn module_loaded_later_sys_admin(lab: &mut Lab) -> Result<()> {
+    unload()?;
+    let capabilities = format!("{DOCUMENTED},sys_admin");
+    let kept = CAP_BPF | CAP_PERFMON | CAP_SYS_ADMIN;
+    let outcome = load_later(lab, 36776, &capabilities, kept, "ip_vs is hooked");
+    load()?;
+    outcome
+}
+
+/// The same where it was not given: what could not be hooked is said, and the connection table proves the hijack.
+pub(super) fn module_loaded_later_without_kprobes(lab: &mut Lab) -> Result<()> {
+    unload()?;
+    let outcome =
+        load_later(lab, 36777, DOCUMENTED, CAP_BPF | CAP_PERFMON, "privileges are dropped; not hooked: ");
+    load()?;
+    outcome
+}
+
+fn load_later(lab: &mut Lab, port: u16, capabilities: &str, kept: u64, says: &str) -> Result<()> {
+    let addresses = Addresses::v4(port);
     let connect = probe(&addresses.local, &addresses.remote)?;
-    let mut running = Sidecar::start_limited(Some(&with_memory(DOCUMENTED)), &[])?;
+    let mut running = Sidecar::start_limited(Some(&with_memory(capabilities)), &[])?;
     for thread in threads(running.pid())? {
         let main = thread.name == "portclash";
-        has_only(&thread, if main { CAP_BPF | CAP_PERFMON } else { 0 })?;
+        has_only(&thread, if main { kept } else { 0 })?;
     }
     load()?;
-    running.wait_until("ip_vs is hooked", Duration::from_secs(20), |sidecar| {
-        Ok(sidecar.messages().contains("ip_vs is hooked"))
+    running.wait_until(&format!("it says {says:?}"), Duration::from_secs(20), |sidecar| {
+        Ok(sidecar.messages().contains(says))
     })?;
     for thread in threads(running.pid())? {
         has_only(&thread, kept_for_maps())?;

@@ -8,8 +8,9 @@ use caps::{CapSet, CapsHashSet};
 
 use super::{PrivilegesError, in_thread};
 
-/// Leaves only `kept`, as far as it is there, in the permitted and the effective set, and nothing in the others.
-pub(super) fn keep_only(kept: &CapsHashSet, notes: &mut Vec<String>) -> Result<(), PrivilegesError> {
+/// Leaves only `kept`, as far as it is there, in the permitted and the effective set, and nothing in the others. Returns
+/// what is left.
+pub(super) fn keep_only(kept: &CapsHashSet, notes: &mut Vec<String>) -> Result<CapsHashSet, PrivilegesError> {
     let failed = |set| {
         move |error: caps::errors::CapsError| PrivilegesError::Capabilities { set, reason: error.to_string() }
     };
@@ -34,7 +35,8 @@ pub(super) fn keep_only(kept: &CapsHashSet, notes: &mut Vec<String>) -> Result<(
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed("permitted"))?;
     let left: CapsHashSet = permitted.intersection(kept).copied().collect();
     caps::set(None, CapSet::Effective, &left).map_err(failed("effective"))?;
-    caps::set(None, CapSet::Permitted, &left).map_err(failed("permitted"))
+    caps::set(None, CapSet::Permitted, &left).map_err(failed("permitted"))?;
+    Ok(left)
 }
 
 /// Whether a look-up in a map is refused without capabilities. Tried, in a thread that has none, because distributions
@@ -59,7 +61,7 @@ fn look_up(map: BorrowedFd<'_>) -> io::Result<()> {
 
 /// For a thread that needs none: gives up all capabilities.
 pub fn renounce() -> Result<(), PrivilegesError> {
-    keep_only(&CapsHashSet::new(), &mut Vec::new())
+    keep_only(&CapsHashSet::new(), &mut Vec::new()).map(drop)
 }
 
 /// For a child between fork and exec: it keeps no capability, and cannot get any by executing a program. Calls only

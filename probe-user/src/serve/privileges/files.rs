@@ -45,7 +45,7 @@ pub(super) fn restrict(plan: &Plan, notes: &mut Vec<String>) -> Result<String, P
         created = allow(created, &paths(JOURNAL), read, &mut Vec::new())?;
         created = allow(created, &paths(&["/dev/null"]), read | AccessFs::WriteFile, notes)?;
     }
-    if plan.keep_for_hooks {
+    if !plan.keep_for_hooks.is_empty() {
         created = allow(created, &paths(super::FOR_KPROBES), read, &mut Vec::new())?;
     }
     for port in plan.tcp_ports.iter().flatten() {

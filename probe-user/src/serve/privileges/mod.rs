@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use caps::CapsHashSet;
+use caps::{CapSet, Capability, CapsHashSet};
 
 pub use capabilities::{renounce, renounce_in_child};
 pub use filter::Violations;
@@ -31,8 +31,9 @@ pub struct Plan {
     pub writes: Vec<PathBuf>,
     /// `journalctl` may be started again when it ended.
     pub executes_journalctl: bool,
-    /// CAP_BPF and CAP_PERFMON are kept until [`Confined::release_hooks`]: a hook is still to be attached.
-    pub keep_for_hooks: bool,
+    /// Capabilities that are kept, as far as they are there, until [`Confined::release_hooks`], because a hook is still to
+    /// be attached; see [`for_hooks`]. Empty = none is.
+    pub keep_for_hooks: CapsHashSet,
     /// The only TCP ports that may be connected to, where the kernel can tell (6.7 and later); `None` = all.
     pub tcp_ports: Option<Vec<u16>>,
     /// What happens to a system call that is not on the list.
@@ -157,7 +158,8 @@ pub enum PrivilegesError {
 /// A process that has given up what it could.
 #[derive(Debug)]
 pub struct Confined {
-    keeps_for_hooks: bool,
+    /// What is kept until hooks are attached.
+    kept_for_hooks: CapsHashSet,
     /// Map look-ups need CAP_BPF on this kernel.
     keeps_for_maps: bool,
     violations: Violations,
@@ -179,12 +181,13 @@ pub fn confine(plan: &Plan, map: Option<BorrowedFd<'_>>) -> Result<Confined, Pri
         Some(map) => capabilities::maps_need_one(map)?,
         None => false,
     };
-    let kept = kept(plan.keep_for_hooks, keeps_for_maps);
-    capabilities::keep_only(&kept, &mut notes)?;
+    let kept = with_maps(plan.keep_for_hooks.clone(), keeps_for_maps);
+    let left = capabilities::keep_only(&kept, &mut notes)?;
+    let kept_for_hooks: CapsHashSet = plan.keep_for_hooks.intersection(&left).copied().collect();
     let landlock = files::restrict(plan, &mut notes)?;
-    filter::install(plan.violations, plan.executes_journalctl, plan.keep_for_hooks)?;
+    filter::install(plan.violations, plan.executes_journalctl, !kept_for_hooks.is_empty())?;
     Ok(Confined {
-        keeps_for_hooks: plan.keep_for_hooks,
+        kept_for_hooks,
         keeps_for_maps,
         violations: plan.violations,
         executes: plan.executes_journalctl,
@@ -193,13 +196,21 @@ pub fn confine(plan: &Plan, map: Option<BorrowedFd<'_>>) -> Result<Confined, Pri
     })
 }
 
-fn kept(hooks: bool, maps: bool) -> CapsHashSet {
-    let mut kept = CapsHashSet::new();
-    if hooks || maps {
-        kept.insert(caps::Capability::CAP_BPF);
+/// What attaching a hook takes. `kprobes_need_sys_admin`: whether this kernel wants CAP_SYS_ADMIN for kprobes, as those of
+/// Debian and Ubuntu do by default (`kernel.perf_event_paranoid`). Where one of the newer capabilities was not given, it
+/// takes their place, too.
+pub fn for_hooks(kprobes_need_sys_admin: bool) -> CapsHashSet {
+    let mut kept = CapsHashSet::from([Capability::CAP_BPF, Capability::CAP_PERFMON]);
+    let has = |capability: &Capability| caps::has_cap(None, CapSet::Permitted, *capability).unwrap_or(false);
+    if kprobes_need_sys_admin || !kept.iter().all(has) {
+        kept.insert(Capability::CAP_SYS_ADMIN);
     }
-    if hooks {
-        kept.insert(caps::Capability::CAP_PERFMON);
+    kept
+}
+
+fn with_maps(mut kept: CapsHashSet, maps: bool) -> CapsHashSet {
+    if maps {
+        kept.insert(Capability::CAP_BPF);
     }
     kept
 }
@@ -207,18 +218,18 @@ fn kept(hooks: bool, maps: bool) -> CapsHashSet {
 impl Confined {
     /// Gives up what was kept for hooks. The filter becomes as strict as that of everybody else.
     pub fn release_hooks(&mut self) -> Result<(), PrivilegesError> {
-        if !self.keeps_for_hooks {
+        if !self.keeps_for_hooks() {
             return Ok(());
         }
-        capabilities::keep_only(&kept(false, self.keeps_for_maps), &mut Vec::new())?;
+        capabilities::keep_only(&with_maps(CapsHashSet::new(), self.keeps_for_maps), &mut Vec::new())?;
         filter::install(self.violations, self.executes, false)?;
-        self.keeps_for_hooks = false;
+        self.kept_for_hooks.clear();
         Ok(())
     }
 
     /// Whether [`Self::release_hooks`] has something left to give up.
-    pub const fn keeps_for_hooks(&self) -> bool {
-        self.keeps_for_hooks
+    pub fn keeps_for_hooks(&self) -> bool {
+        !self.kept_for_hooks.is_empty()
     }
 
     /// Whether CAP_BPF is kept for good, because this kernel asks for it with every look-up in a map.
@@ -233,8 +244,12 @@ impl Confined {
 
     /// One line for people: what is in force now.
     pub fn summary(&self) -> String {
-        let kept = match (self.keeps_for_hooks, self.keeps_for_maps) {
-            (true, _) => "CAP_BPF and CAP_PERFMON are kept until ip_vs is loaded and hooked",
+        let kept = match (self.keeps_for_hooks(), self.keeps_for_maps) {
+            (true, _) => {
+                let mut names: Vec<_> = self.kept_for_hooks.iter().map(ToString::to_string).collect();
+                names.sort_unstable();
+                &format!("{} are kept until ip_vs is loaded and hooked", names.join(" and "))
+            }
             (false, true) => "CAP_BPF is kept, this kernel asks for it with every look-up in a map",
             (false, false) => "no capability is left",
         };
@@ -252,12 +267,12 @@ impl Confined {
         T: Send,
         F: FnOnce() -> T + Send,
     {
-        let keeps = self.keeps_for_hooks || self.keeps_for_maps;
+        let keeps = self.keeps_for_hooks() || self.keeps_for_maps;
         in_thread(|| {
             if keeps {
                 capabilities::keep_only(&CapsHashSet::new(), &mut Vec::new())?;
             }
-            if self.keeps_for_hooks {
+            if self.keeps_for_hooks() {
                 filter::install(self.violations, self.executes, false)?;
             }
             Ok(work())
