@@ -15,6 +15,7 @@ mod progress;
 mod remote;
 mod serve;
 mod serve_config;
+mod serve_plan;
 mod serve_start;
 mod stop;
 mod trace;

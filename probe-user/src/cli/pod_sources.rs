@@ -69,21 +69,24 @@ impl PodSourceArgs {
 
     /// Files that are read again and again.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let given = [&self.kubelet_token, &self.kubelet_cert, &self.kubelet_key, &self.kubeconfig];
+        let given = [&self.kubelet_token, &self.kubelet_cert, &self.kubelet_key];
         let pods = if let PodChoice::File(path) = &self.pods { Some(path) } else { None };
         given.into_iter().flatten().chain(&self.kubelet_ca).chain(pods).map(PathBuf::as_path)
     }
 
-    /// Files that the kubeconfig names, which are read again and again as well.
+    /// The kubeconfig that is used, given or found, and the files that it names, which are read again and again as well.
     #[cfg(feature = "kube")]
-    pub(super) fn named_files(&self) -> Vec<PathBuf> {
-        self.kubeconfig.as_deref().map(crate::pods::clients::named_files).unwrap_or_default()
+    pub(super) fn kubeconfig_files(&self) -> Vec<PathBuf> {
+        let ApiServer::Kubeconfig(path) = self.api_server() else { return Vec::new() };
+        let mut files = crate::pods::clients::named_files(&path);
+        files.push(path);
+        files
     }
 
     /// Nobody asks the API server.
     #[cfg(not(feature = "kube"))]
     #[expect(clippy::unused_self, reason = "as it is with the feature")]
-    pub(super) const fn named_files(&self) -> Vec<PathBuf> {
+    pub(super) const fn kubeconfig_files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

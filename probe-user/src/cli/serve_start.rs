@@ -4,27 +4,26 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use caps::CapsHashSet;
 use tokio::sync::mpsc;
 
 use super::output::{Common, complain};
 use super::serve::Args;
+use super::serve_plan::{self, NodeRoot};
 use super::status;
 use super::stop::Stop;
 use super::trace::{kernel_log_level, say_which_log};
 use crate::kernel::loader::Rings;
-use crate::kernel::refusal;
 use crate::node::netns::{NetNs, NetnsSpec};
 use crate::serve::deliver::Deliveries;
 use crate::serve::http;
 use crate::serve::notify::Notifier;
-use crate::serve::privileges::{self, Confined, Plan};
+use crate::serve::privileges::Confined;
 use crate::serve::recent::Recent;
 use crate::serve::recheck::Recheck;
 use crate::serve::recorder::{self, Recorder};
 use crate::serve::run::{Change, End, Parts, Settings, run};
 use crate::serve::snapshot::Requests;
-use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource, node_root};
+use crate::sources::kubelet_log::{KubeletLogSource, node_root};
 use crate::sources::live::{Live, LiveOptions};
 use crate::trace::Trace;
 
@@ -46,6 +45,7 @@ pub(super) async fn serve(
     let recorder = args.record.record.clone().map(|dir| open_recorder(dir, &settings)).transpose()?;
     let root = node_root();
     let log = KubeletLogSource::start(&args.kubelet_log, &root).await?;
+    let node_files = NodeRoot::open(&root);
     let netns = netns(&args.netns);
     let mut live = Live::start(&LiveOptions {
         netns: netns.clone(),
@@ -63,8 +63,8 @@ pub(super) async fn serve(
     let names = args.sources.start(live.netns(), live.clock().now(), false)?;
     names.notes().iter().for_each(|note| complain(&format!("portclash: {}: {note}", args.sources.pods)));
     say_which_log(log.as_ref(), &args.kubelet_log);
-    let node = names.hints().best_name();
-    let ways = args.deliveries(node.clone())?;
+    let node_name = names.hints().best_name();
+    let ways = args.deliveries(node_name.clone())?;
     let way_files = ways.files();
     let (requests, asked) = mpsc::channel(WAITING_REQUESTS);
     let deliveries = Deliveries::start(&ways, requests.clone())?;
@@ -72,7 +72,8 @@ pub(super) async fn serve(
         complain("privileges are kept, as asked for");
         None
     } else {
-        let confined = confine(plan(args, &way_files, &root, log.as_ref()), &mut live)?;
+        let plan = serve_plan::plan(args, &way_files, &root, log.as_ref());
+        let confined = serve_plan::confine(plan, &mut live)?;
         if let Some(cost) = without_going_there(&netns) {
             complain(&cost);
         }
@@ -87,7 +88,7 @@ pub(super) async fn serve(
     let recent = Recent::default();
     let server =
         bound.map(|bound| start_server(bound, requests, recent.clone(), confined.as_ref())).transpose()?;
-    let recheck = Recheck::new(netns, Some(root), settings.check_every);
+    let recheck = Recheck::new(netns, Some(node_files.path()), settings.check_every);
     let trace = Trace::new(live, log, names).conclusions_only();
     let parts = Parts {
         trace,
@@ -101,7 +102,7 @@ pub(super) async fn serve(
         confined,
         say: complain,
     };
-    match run(parts, settings, stop.requested(), async || reload(node.as_deref()).await).await? {
+    match run(parts, settings, stop.requested(), async || reload(node_name.as_deref()).await).await? {
         End::Stopped => Ok(status::NOTHING),
         End::NeedsRestart => {
             complain(
@@ -163,51 +164,6 @@ fn start_server(
     };
     complain(&format!("listening on {address}"));
     Ok(server)
-}
-
-fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
-    let keep_for_hooks = if live.waits_for_ipvs() {
-        privileges::for_hooks(refusal::kprobes_need_sys_admin())
-    } else {
-        CapsHashSet::new()
-    };
-    let plan = Plan { keep_for_hooks, ..plan };
-    let confined =
-        privileges::confine(&plan, Some(live.tracer().readable_map()?)).context("drop privileges")?;
-    if !confined.keeps_for_hooks() {
-        live.privileges_dropped();
-    }
-    complain(&confined.summary());
-    for note in confined.notes() {
-        complain(note);
-    }
-    Ok(confined)
-}
-
-/// What is still read and written afterwards.
-fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSource>) -> Plan {
-    let mut plan = Plan::new();
-    for path in
-        ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"]
-    {
-        plan.reads.push(root.join(path));
-    }
-    let http = &args.http;
-    let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
-    let secrets = secrets.into_iter().flatten().chain(ways).chain(&args.config.config);
-    for file in secrets.map(PathBuf::as_path).chain(args.sources.files()) {
-        plan.read_replaced(file);
-    }
-    args.sources.named_files().iter().for_each(|file| plan.read_replaced(file));
-    plan.writes.extend(args.record.record.clone());
-    match (&args.kubelet_log, log) {
-        (KubeletLog::Path(path), _) if path.is_dir() => plan.read_container_logs(path),
-        (KubeletLog::Path(path), _) => plan.read_replaced(path),
-        (_, Some(log)) if log.name().starts_with("journal") => plan.executes_journalctl = true,
-        (_, Some(log)) => plan.read_replaced(Path::new(log.name())),
-        (_, None) => {}
-    }
-    plan
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use probe_user::ipvs::reader::{ReadError, read_connections};
 use probe_user::node::netns::{NetNs, NetnsSpec};
 use probe_user::node::sockets::{TcpState, diag};
-use probe_user::node::{addresses, process, sysctl};
+use probe_user::node::{addresses, configured, process, sysctl};
 use probe_user::serve::privileges::Violations;
 use probe_user::sources::table::{read_once, read_services_once};
 
-use crate::{Outcome, directory, usual, with};
+use crate::{Outcome, directory, landlock_abi, usual, with};
 
 fn own() -> NetnsSpec {
     NetnsSpec::Path("/proc/self/ns/net".into())
@@ -45,6 +45,23 @@ pub(crate) fn node() -> Outcome {
     assert!(first.exe.is_none() && first.denied, "{first:?}");
     let itself = process::identify(Path::new("/proc"), std::process::id(), None);
     assert!(itself.exe.is_some() && itself.cmdline.is_some() && !itself.denied, "{itself:?}");
+    Outcome::Passed
+}
+
+/// Files that set sysctls, below a root that itself must not be listed.
+pub(crate) fn sysctl_files() -> Outcome {
+    let root = directory();
+    let folder = root.join("etc/sysctl.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("99-x.conf"), "net.ipv4.ip_local_port_range = 1024 65000\n").unwrap();
+    let secret = root.join("etc/secret");
+    fs::write(&secret, "x").unwrap();
+    with(|plan| plan.reads.push(folder));
+    let found = configured::read_under(&root);
+    let files: Vec<_> = found.settings.iter().map(|setting| setting.file.clone()).collect();
+    assert_eq!(files, [Path::new("/etc/sysctl.d/99-x.conf")], "{found:?}");
+    // Without Landlock nothing is closed.
+    assert!(landlock_abi() == 0 || File::open(secret).is_err());
     Outcome::Passed
 }
 

@@ -33,6 +33,7 @@ const CASES: &[Case] = &[
     ("no_new_listener", forbidden::listener),
     ("ports_that_are_not_planned_cannot_be_connected_to", forbidden::ports),
     ("the_node_can_be_read", allowed::node),
+    ("files_that_set_sysctls_are_read", allowed::sysctl_files),
     ("loopback_and_names", allowed::loopback),
     ("files_of_the_recorder", allowed::recorder),
     ("a_token_is_read_again_after_it_was_replaced", allowed::token),

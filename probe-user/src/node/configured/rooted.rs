@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -20,8 +20,13 @@ pub(super) struct Root {
 }
 
 impl Root {
+    /// O_PATH: files in it can be read where the folder itself must not be listed (Landlock).
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), dir: File::open(path)? })
+        let dir = File::options()
+            .read(true)
+            .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
+            .open(path)?;
+        Ok(Self { path: path.to_owned(), dir })
     }
 
     /// The root of another process, as it sees it.

@@ -59,6 +59,7 @@ pub struct KubeletLogSource {
     receiver: mpsc::Receiver<Message>,
     task: JoinHandle<()>,
     name: String,
+    place: KubeletLog,
     dropped: Arc<AtomicU64>,
     without_time: u64,
     trouble: Vec<String>,
@@ -80,22 +81,22 @@ impl KubeletLogSource {
         let dropped = Arc::new(AtomicU64::new(0));
         let out = Outlet { sender, dropped: Arc::clone(&dropped) };
         let zone = node_zone(root);
-        let (name, task) = match place {
+        let (name, task) = match &place {
             KubeletLog::Path(path) if path.is_dir() => {
-                let follower = directory::Follower::open(&path, zone)?;
+                let follower = directory::Follower::open(path, zone)?;
                 (follower.name(), tokio::spawn(follower.run(out)))
             }
             KubeletLog::Path(path) => {
-                let follower = file::Follower::open(&path, zone)?;
+                let follower = file::Follower::open(path, zone)?;
                 (path.display().to_string(), tokio::spawn(follower.run(out)))
             }
             KubeletLog::Journal(unit) => {
-                let journal = journal::Journal::start(unit, root, zone)?;
+                let journal = journal::Journal::start(unit.clone(), root, zone)?;
                 (journal.name(), tokio::spawn(journal.run(out)))
             }
             KubeletLog::Auto | KubeletLog::None => return Ok(None),
         };
-        Ok(Some(Self { receiver, task, name, dropped, without_time: 0, trouble: Vec::new() }))
+        Ok(Some(Self { receiver, task, name, place, dropped, without_time: 0, trouble: Vec::new() }))
     }
 
     /// The next failed probes, as soon as there are any; empty when there is news in [`Self::take_trouble`] instead.
@@ -134,6 +135,11 @@ impl KubeletLogSource {
     /// What is followed: a file, or the journal with its units.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it is: never [`KubeletLog::Auto`] or [`KubeletLog::None`].
+    pub const fn place(&self) -> &KubeletLog {
+        &self.place
     }
 
     /// What went wrong since the last time, each once, with what to do.
