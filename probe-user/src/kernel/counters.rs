@@ -42,6 +42,15 @@ impl Tracer {
         Ok(counters)
     }
 
+    /// Programs and needs that may lose something, with the reason: each that [`Counters::lost`] can have.
+    pub fn loss_kinds(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let counts = |program: &Program| matches!(program, Program::Ports | Program::PortsEnd);
+        let programs = PROGRAMS.into_iter().filter(move |(program, _)| counts(program) == self.counts);
+        let by_program = programs.flat_map(|(_, name)| [(name, "ring_full"), (name, "map_full")]);
+        let served = self.hooks().iter().filter(|(_, hook)| hook.way.is_some());
+        by_program.chain(served.map(|(need, _)| (need.name(), "missed")))
+    }
+
     /// What each loaded program has cost; empty where the kernel does not count (`kernel.bpf_stats_enabled`).
     pub fn program_costs(&self) -> Vec<ProgramCost> {
         let counts = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").unwrap_or_default();

@@ -217,9 +217,9 @@ fn chance(chance: f64) -> String {
 
 fn evidence(html: &mut Html, now: &Snapshot) {
     let mut lacks = now.incomplete.clone();
-    for (program, reasons) in &now.lost {
-        for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
-            lacks.push(format!("{} events lost at {program} ({reason})", grouped(*count)));
+    for (program, reasons) in now.losses() {
+        for (reason, count) in reasons {
+            lacks.push(format!("{} events lost at {program} ({reason})", grouped(count)));
         }
     }
     list(html, "What the evidence lacks", &lacks);

@@ -34,7 +34,7 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
         open_connections: trace.diagnosis().open(),
         connects: summary.connects_seen,
         ports_used_up: trace.ports_used_up(),
-        lost: summary.lost,
+        lost: with_zeros(summary.lost, live.tracer().loss_kinds()),
         hooks: live
             .tracer()
             .hooks()
@@ -66,6 +66,17 @@ pub(super) fn snapshot(trace: &Trace, counts: &Counts) -> Result<Snapshot, LoadE
         process: process::read(),
         ..Snapshot::default()
     })
+}
+
+/// What was lost, and 0 for what may be: that a series begins is no loss.
+fn with_zeros(
+    mut lost: BTreeMap<String, BTreeMap<String, u64>>,
+    kinds: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> BTreeMap<String, BTreeMap<String, u64>> {
+    for (program, reason) in kinds {
+        lost.entry(program.to_owned()).or_default().entry(reason.to_owned()).or_default();
+    }
+    lost
 }
 
 /// Ready = connects are seen and the table is known. What a later reading could not do makes evidence incomplete, but the
@@ -102,6 +113,17 @@ mod tests {
 
     use super::*;
     use crate::sources::table::TableRead;
+
+    #[test]
+    fn what_may_be_lost_is_counted_from_the_start() {
+        let reasons = |missed| BTreeMap::from([("missed".to_owned(), missed)]);
+        let lost = BTreeMap::from([("reset".to_owned(), reasons(3))]);
+        let all = with_zeros(lost, [("reset", "missed"), ("connect", "missed")]);
+        assert_eq!(
+            all,
+            BTreeMap::from([("connect".to_owned(), reasons(0)), ("reset".to_owned(), reasons(3))])
+        );
+    }
 
     #[test]
     fn it_is_ready_once_connects_are_seen_and_the_table_was_read() {

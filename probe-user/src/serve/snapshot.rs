@@ -191,7 +191,7 @@ pub struct Snapshot {
     pub connects: Option<u64>,
     /// Connects that failed with EADDRNOTAVAIL since the start.
     pub ports_used_up: u64,
-    /// Program → reason → events lost.
+    /// Program → reason → events lost; 0 for what may be lost and was not.
     pub lost: BTreeMap<String, BTreeMap<String, u64>>,
     /// How each need is served.
     pub hooks: Vec<HookView>,
@@ -215,4 +215,14 @@ pub struct Snapshot {
     pub deliveries: BTreeMap<&'static str, DeliveryView>,
     /// Incidents that were counted instead of told on standard output.
     pub repeats: u64,
+}
+
+impl Snapshot {
+    /// What was lost, without zeros.
+    pub fn losses(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut lost = self.lost.clone();
+        lost.values_mut().for_each(|reasons| reasons.retain(|_, count| *count > 0));
+        lost.retain(|_, reasons| !reasons.is_empty());
+        lost
+    }
 }

@@ -122,7 +122,7 @@ impl Routes {
     async fn report(&self, incident: &Incident) -> Reply {
         let summary = match self.asking.snapshot().await {
             Ok(now) => {
-                Summary { incomplete: now.incomplete.clone(), lost: now.lost.clone(), ..Summary::default() }
+                Summary { incomplete: now.incomplete.clone(), lost: now.losses(), ..Summary::default() }
             }
             Err(silent) => Summary { incomplete: vec![format!("{silent}.")], ..Summary::default() },
         };
