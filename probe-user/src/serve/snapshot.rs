@@ -221,8 +221,10 @@ impl Snapshot {
     /// What was lost, without zeros.
     pub fn losses(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut lost = self.lost.clone();
-        lost.values_mut().for_each(|reasons| reasons.retain(|_, count| *count > 0));
-        lost.retain(|_, reasons| !reasons.is_empty());
+        lost.retain(|_, reasons| {
+            reasons.retain(|_, count| *count > 0);
+            !reasons.is_empty()
+        });
         lost
     }
 }

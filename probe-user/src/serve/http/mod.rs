@@ -7,6 +7,7 @@ mod body;
 mod capture;
 mod connection;
 mod error;
+mod listen;
 mod reply;
 mod routes;
 mod server;

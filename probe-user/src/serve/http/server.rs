@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::access::{Access, Certificate, certificate};
 use super::asking::Asking;
 use super::connection::{Shared, serve};
+use super::listen::listen;
 use super::routes::Routes;
 use super::{Context, HttpError, Limits, Options};
 
@@ -34,8 +35,7 @@ pub fn bind(options: &Options) -> Result<Bound, HttpError> {
     let access = options.token_file.as_deref().map(Access::read).transpose()?;
     let certificate = options.tls.as_ref().map(|(chain, key)| certificate(chain, key)).transpose()?;
     let failed = |source| HttpError::Bind { address: options.listen, source };
-    let listener = std::net::TcpListener::bind(options.listen).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = listen(options.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Bound { listener, address, access, certificate, limits: options.limits.clone() })
 }
