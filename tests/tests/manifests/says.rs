@@ -110,9 +110,11 @@ fn memory_has_head_room_over_the_goal_and_cpu_is_not_throttled() {
     for (_, container) in pods() {
         let resources = container.resources.unwrap();
         let (requests, limits) = (resources.requests.unwrap(), resources.limits.unwrap());
-        // The goal is 20 MiB resident.
-        assert!(mebibytes(&requests["memory"].0) >= 20);
-        assert!(mebibytes(&limits["memory"].0) >= 4 * 20);
+        // docs/performance.md: resident, peak at the start, and maps, which count as the container's from 5.11 on.
+        let (resident, peak, maps) = (20, 41, 33);
+        assert!(mebibytes(&requests["memory"].0) >= resident + maps);
+        // `kubectl exec` of `portclash doctor` runs in the same container.
+        assert!(mebibytes(&limits["memory"].0) >= 2 * (peak + maps));
         assert_eq!(limits.keys().collect::<Vec<_>>(), ["memory"]);
         assert_eq!(requests["cpu"].0, "20m");
     }
@@ -129,7 +131,8 @@ fn probes_stay_on_loopback_and_reach_the_server() {
     // Neither a node port nor one that Linux hands out to clients.
     assert!(listen.port() < 30_000);
     let probes = [
-        (container.startup_probe, "/readyz"),
+        // What is not ready is not repaired by a new start, and cannot say why while it is started.
+        (container.startup_probe, "/livez"),
         (container.readiness_probe, "/readyz"),
         (container.liveness_probe, "/livez"),
     ];
