@@ -174,7 +174,8 @@ fn a_misspelt_field_is_found_however_deep() {
     );
 }
 
-/// Everything in a folder is named by its kustomization, and everything that is named is there.
+/// Everything in a folder is named by its kustomization, and everything that is named is there; what is elsewhere is a folder
+/// of its own, because kustomize takes no single file from outside.
 #[test]
 fn kustomizations_name_what_is_beside_them() {
     let mut folders = 0;
@@ -187,12 +188,20 @@ fn kustomizations_name_what_is_beside_them() {
         let listed: Kustomization = serde_json::from_value(documents[0].clone()).unwrap();
         let generated = listed.config_map_generator.into_iter().flat_map(|generator| generator.files);
         let patches = listed.patches.into_iter().map(|patch| patch.path);
-        let mut named: Vec<String> = listed.resources.into_iter().chain(patches).chain(generated).collect();
+        let (elsewhere, beside): (Vec<String>, Vec<String>) =
+            listed.resources.into_iter().partition(|path| path.starts_with("../"));
+        for path in elsewhere {
+            let other = &super::documents(&folder.join(&path).join("kustomization.yaml"))[0];
+            for file in other["resources"].as_array().unwrap() {
+                assert!(folder.join(&path).join(file.as_str().unwrap()).is_file(), "{path}: {file}");
+            }
+        }
+        let mut named: Vec<String> = beside.into_iter().chain(patches).chain(generated).collect();
         named.push("kustomization.yaml".to_owned());
         named.sort();
         assert_eq!(named, names(folder), "{}", folder.display());
     }
-    assert_eq!(folders, 8);
+    assert_eq!(folders, 11);
 }
 
 fn names(folder: &Path) -> Vec<String> {
