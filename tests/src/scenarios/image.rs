@@ -108,23 +108,23 @@ impl Node {
         manifest: &Manifest,
         container: &Container,
     ) -> Result<(crate::kubelet::Probed, Vec<Value>)> {
-        let (address, ready) = manifest.probe("startupProbe")?;
-        wait_until("the startup probe succeeds", START, || {
-            // It must not have ended meanwhile.
-            self.runtime.pid(container)?;
-            Ok(get(address, &ready).is_ok_and(|reply| reply.status == 200))
-        })?;
+        for kind in ["startupProbe", "readinessProbe"] {
+            let (address, path) = manifest.probe(kind)?;
+            wait_until(&format!("the {kind} succeeds"), START, || {
+                // It must not have ended meanwhile.
+                self.runtime.pid(container)?;
+                Ok(get(address, &path).is_ok_and(|reply| reply.status == 200))
+            })?;
+        }
         let pid = self.runtime.pid(container)?;
         let before = threads(pid)?;
         let probed = fail_one_probe(&mut self.kubelet, |_| {})?;
         wait_until("the incident is told", TOLD, || Ok(!printed(manifest, SCHEMA).is_empty()))?;
         lab.note("/proc/PID/status", &read(&format!("/proc/{pid}/status")));
         lab.note("memory", &memory(pid));
-        for kind in ["readinessProbe", "livenessProbe"] {
-            let (address, path) = manifest.probe(kind)?;
-            let reply = get(address, &path)?;
-            ensure!(reply.status == 200, "{kind}: {} {}", reply.status, reply.text());
-        }
+        let (address, path) = manifest.probe("livenessProbe")?;
+        let reply = get(address, &path)?;
+        ensure!(reply.status == 200, "{path}: {} {}", reply.status, reply.text());
         let told = get(address, "/incidents")?.json()?.as_array().context("/incidents is no list")?.clone();
         for thread in before.iter().chain(&threads(pid)?) {
             has_only(thread, kept_for_maps())?;
