@@ -4,15 +4,17 @@
 //! written at once, with the incident itself, to a file that appears whole or not at all.
 
 mod folder;
+mod rate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use folder::RecorderError;
 use folder::{Folder, Limits};
+use rate::Rate;
 
-use super::snapshot::{PacketsDropped, RecorderView};
+use super::snapshot::{CapturesFailed, PacketsDropped, RecorderView};
 use crate::diagnosis::incident::Incident;
 use crate::node::netns;
 use crate::report::capture_file::{CaptureFile, Descriptions, Whose};
@@ -26,9 +28,6 @@ const MAX_WAITING: usize = 4096;
 /// Packets of one connection that are kept, the first ones: a handshake that died in every namespace and device that it
 /// crossed, retransmits included. A connection that lives needs no more.
 const MAX_OF_ONE: usize = 256;
-/// Captures that may be written in one go, and each second after that: they wait for the disk, and so does all else.
-const BURST: u32 = 256;
-const PER_SECOND: u32 = 4;
 
 /// Where captures go, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +48,9 @@ pub struct Recorder {
     /// Packets beyond [`MAX_OF_ONE`] of connections that wait, by device.
     beyond: BTreeMap<u32, BTreeMap<PacketDevice, u64>>,
     dropped: PacketsDropped,
-    allowance: Allowance,
+    rate: Rate,
     written: u64,
-    failed: u64,
+    failed: CapturesFailed,
     trouble: Option<String>,
     news: Vec<String>,
 }
@@ -66,9 +65,9 @@ impl Recorder {
             waiting: Waiting::new(MAX_WAITING),
             beyond: BTreeMap::new(),
             dropped: PacketsDropped::default(),
-            allowance: Allowance::new(Instant::now()),
+            rate: Rate::new(Instant::now()),
             written: 0,
-            failed: 0,
+            failed: CapturesFailed::default(),
             trouble: None,
             news: Vec::new(),
         })
@@ -109,9 +108,9 @@ impl Recorder {
         if packets.is_empty() {
             return None;
         }
-        if !self.allowance.spend(Instant::now()) {
-            self.failed += 1;
-            self.in_trouble(format!("more incidents than {PER_SECOND} a second: not each gets a capture"));
+        if let Err(first) = self.rate.spend(Instant::now()) {
+            self.failed.rate += 1;
+            self.news.extend(first);
             return None;
         }
         let written = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
@@ -124,7 +123,7 @@ impl Recorder {
                 Some(path)
             }
             Err(error) => {
-                self.failed += 1;
+                self.failed.write += 1;
                 self.in_trouble(error.to_string());
                 None
             }
@@ -153,8 +152,10 @@ impl Recorder {
         }
     }
 
-    /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again.
+    /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again; incidents are
+    /// too many for a capture each, or not any more. Call it now and then, whether anything happened or not.
     pub fn take_news(&mut self) -> Vec<String> {
+        self.news.extend(self.rate.over(Instant::now()));
         std::mem::take(&mut self.news)
     }
 
@@ -190,29 +191,6 @@ impl Recorder {
             dropped: beyond.get(device).copied().unwrap_or(0),
         })?;
         Ok(std::mem::take(file.get_mut()))
-    }
-}
-
-/// So many captures at once, and so many a second after that.
-struct Allowance {
-    left: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    const fn new(now: Instant) -> Self {
-        Self { left: BURST, since: now }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        const EACH: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
-        let earned = now.saturating_duration_since(self.since).as_millis() / EACH.as_millis();
-        let earned = u32::try_from(earned).unwrap_or(BURST);
-        self.since += EACH.saturating_mul(earned);
-        self.left = self.left.saturating_add(earned).min(BURST);
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        true
     }
 }
 

@@ -189,7 +189,7 @@ fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
         "{news}"
     );
     let view = recorder.view();
-    assert_eq!((view.failed, view.trouble.as_ref()), (2, Some(news)));
+    assert_eq!((view.failed.write, view.trouble.as_ref()), (2, Some(news)));
     fs::remove_file(&dir).unwrap();
     record(&mut recorder, 3).unwrap();
     assert_eq!(recorder.take_news(), [format!("captures are written again, after: {news}")]);
@@ -235,7 +235,7 @@ fn a_full_disk_is_survived() {
     let news = recorder.take_news();
     assert_eq!(news.len(), 1, "{news:?}");
     assert!(news[0].contains("No space left on device") && news[0].contains("make room"), "{news:?}");
-    assert_eq!(recorder.view().failed, 2);
+    assert_eq!(recorder.view().failed.write, 2);
     assert_eq!(names(folder.path()).len(), 2, "nothing half written stays");
     assert_eq!(times(&first), [1, 2]);
     fs::remove_file(filler).unwrap();
@@ -247,7 +247,7 @@ fn a_full_disk_is_survived() {
         recorder.take_news();
         assert_eq!(record(&mut recorder, 5), None);
         assert!(recorder.take_news()[0].contains("Read-only file system"));
-        assert_eq!(recorder.view().failed, 3);
+        assert_eq!(recorder.view().failed.write, 3);
     }
 }
 
@@ -269,15 +269,16 @@ fn packets_that_wait_are_bounded_per_connection_and_altogether() {
 }
 
 #[test]
-fn captures_of_a_flood_are_limited_and_those_left_out_are_counted() {
-    let start = Instant::now();
-    let mut allowance = Allowance::new(start);
-    assert_eq!((0..1000).filter(|_| allowance.spend(start)).count(), 256);
-    let later = start + Duration::from_millis(1100);
-    assert_eq!((0..1000).filter(|_| allowance.spend(later)).count(), 4);
-    // The rest of a period is not lost.
-    assert!(allowance.spend(start + Duration::from_millis(1250)));
-    assert_eq!((0..1000).filter(|_| allowance.spend(start + Duration::from_hours(1))).count(), 256);
+fn a_flood_of_incidents_is_no_trouble_and_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = recorder(folder.path());
+    let written = (0..1000).filter(|number| record(&mut recorder, *number).is_some()).count() as u64;
+    let news = recorder.take_news();
+    assert!(news.len() == 1 && news[0].contains("more incidents than 4 a second"), "{news:?}");
+    let view = recorder.view();
+    let failed = CapturesFailed { rate: 1000 - written, write: 0 };
+    assert_eq!((view.written, view.failed, view.trouble), (written, failed, None));
+    assert!(written >= 256);
 }
 
 /// The lab's collision, as packets of the trace.
