@@ -87,12 +87,21 @@ fn an_incident_without_packets_or_sequence_number_has_no_file() {
 fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let foreign = ["notes.txt", "portclash-0.txt", "aaa.pcapng"];
+    let foreign = [
+        "notes.txt",
+        "portclash-0.txt",
+        "aaa.pcapng",
+        // What somebody saved or copied is not removed.
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80.pcapng",
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80-1-mine.pcapng",
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80-1 (1).pcapng",
+        "portclash-lab-of-monday-at-12.pcapng",
+    ];
     for name in foreign {
         fs::write(dir.join(name), vec![0; 100_000]).unwrap();
     }
     let target = dir.join("notes.txt");
-    let link = dir.join("portclash-00000000T000000-link.pcapng");
+    let link = dir.join("portclash-00000000T000000.0Z-a-b-0.pcapng");
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let mut recorder = Recorder::open(options(dir, MANY, 2)).unwrap();
     let paths: Vec<_> = [1, 2, 3].map(|number| record(&mut recorder, number).unwrap()).into();
@@ -121,14 +130,8 @@ fn exist(paths: &[PathBuf]) -> Vec<bool> {
 fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    // As an earlier version wrote them, without a number.
-    let earlier = ["portclash-20990101T000000Z-10.0.0.1_1-10.0.0.2_80.pcapng", "portclash-2100.pcapng"];
-    for name in earlier {
-        fs::write(dir.join(name), "x").unwrap();
-    }
     let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
     let mut paths: Vec<_> = [9, 8, 2].map(|number| record(&mut recorder, number).unwrap()).into();
-    assert_eq!(earlier.map(|name| dir.join(name).exists()), [false, true]);
     drop(recorder);
     let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
     paths.extend([1, 7].map(|number| record(&mut recorder, number).unwrap()));
@@ -142,14 +145,16 @@ fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says
 fn what_an_earlier_run_left_unfinished_goes_unless_it_is_being_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let all = ["portclash-1.pcapng.tmp", "portclash-2.pcapng.tmp", "other.pcapng.tmp"];
+    let [first, second] =
+        [1, 2].map(|number| format!("portclash-20220915T190902.5Z-unknown-10.0.0.2_80-{number}.pcapng.tmp"));
+    let all = [&*first, &second, "other.pcapng.tmp", "portclash-lab.pcapng.tmp"];
     for name in all {
         fs::write(path(name), "half").unwrap();
     }
     let writing = fs::File::options().write(true).open(path(all[1])).unwrap();
     writing.try_lock().unwrap();
     recorder(folder.path());
-    assert_eq!(names(folder.path()), ["other.pcapng.tmp", "portclash-2.pcapng.tmp"]);
+    assert_eq!(names(folder.path()), ["other.pcapng.tmp", &*second, "portclash-lab.pcapng.tmp"]);
 }
 
 #[test]

@@ -113,7 +113,7 @@ async fn a_capture_is_sent_whole_under_a_plain_name() {
     assert_eq!(
         got.header("content-disposition"),
         Some(
-            "attachment; filename=\"portclash-20220915T190902.533940000Z-_fd00__1__36704-10.23.77.138_80.pcapng\""
+            "attachment; filename=\"incident-20220915T190902.533940000Z-_fd00__1__36704-10.23.77.138_80.pcapng\""
         )
     );
     assert!(got.body == bytes);
