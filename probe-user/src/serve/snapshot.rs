@@ -161,7 +161,7 @@ pub struct RecorderView {
     pub failed: CapturesFailed,
     /// Packets that are in no capture.
     pub packets_dropped: PacketsDropped,
-    /// Why the last one could not be written, while that lasts.
+    /// Why captures cannot be written, while that lasts.
     pub trouble: Option<String>,
 }
 

@@ -10,6 +10,8 @@ use crate::diagnosis::incident::Incident;
 const PREFIX: &str = "portclash-";
 const SUFFIX: &str = ".pcapng";
 const UNFINISHED: &str = ".pcapng.tmp";
+/// What is written to find out whether anything can be.
+const CHECK: &str = "portclash-check.pcapng.tmp";
 /// Longest part of a name that comes from an incident.
 const MAX_ID: usize = 160;
 
@@ -93,12 +95,7 @@ impl Folder {
 
     /// Writes a capture; the oldest make room for it.
     pub(super) fn write(&mut self, incident: &Incident, content: &[u8]) -> Result<PathBuf, RecorderError> {
-        // Somebody may have removed the directory, or put something else in its place.
-        self.make()?;
-        if content.len() as u64 > self.limits.bytes {
-            let source = io::Error::from(io::ErrorKind::FileTooLarge);
-            return Err(RecorderError::new("write a capture to", &self.path, source));
-        }
+        self.may_take(content)?;
         let number = self.make_room(content.len() as u64)?;
         let path = self.path.join(format!("{PREFIX}{}-{number}{SUFFIX}", safe(&incident.id)));
         let unfinished = path.with_extension("pcapng.tmp");
@@ -114,6 +111,28 @@ impl Folder {
         // all the same.
         let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
         Ok(path)
+    }
+
+    /// Writes as much as a capture of so many bytes, and takes it away again: whether the next capture can be written.
+    pub(super) fn try_out(&self, bytes: usize) -> Result<(), RecorderError> {
+        let content = vec![0; bytes];
+        self.may_take(&content)?;
+        let path = self.path.join(CHECK);
+        let written = write_whole(&path, &content);
+        // As with what was begun of a capture.
+        let _ = fs::remove_file(&path);
+        written.map_err(|source| RecorderError::new("write a capture to", &self.path, source))
+    }
+
+    /// There is a directory, and it may hold so much.
+    fn may_take(&self, content: &[u8]) -> Result<(), RecorderError> {
+        // Somebody may have removed the directory, or put something else in its place.
+        self.make()?;
+        if content.len() as u64 > self.limits.bytes {
+            let source = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(RecorderError::new("write a capture to", &self.path, source));
+        }
+        Ok(())
     }
 
     fn make(&self) -> Result<(), RecorderError> {
@@ -170,7 +189,8 @@ impl Folder {
 
     /// What an earlier run did not finish. One that is being written, by whomever, is locked.
     fn take_away_leftovers(&self) -> Result<(), RecorderError> {
-        for (_, name, _) in self.files(|name| number(name, UNFINISHED))? {
+        let leftover = |name: &str| number(name, UNFINISHED).or_else(|| (name == CHECK).then_some(0));
+        for (_, name, _) in self.files(leftover)? {
             let path = self.path.join(name);
             let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
             if opened.is_ok_and(|file| file.try_lock().is_ok()) {
@@ -210,7 +230,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
-            // Only this capture has this name: an earlier attempt left it.
+            // Only this capture, or a check, has this name: an earlier attempt left it.
             fs::remove_file(path)?;
             File::options().write(true).create_new(true).mode(0o600).open(path)
         })?;

@@ -8,7 +8,7 @@ mod rate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use folder::RecorderError;
 use folder::{Folder, Limits};
@@ -28,6 +28,9 @@ const MAX_WAITING: usize = 4096;
 /// Packets of one connection that are kept, the first ones: a handshake that died in every namespace and device that it
 /// crossed, retransmits included. A connection that lives needs no more.
 const MAX_OF_ONE: usize = 256;
+
+/// While captures cannot be written, whether they can again is tried this often: the next incident may be days away.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
 
 /// Where captures go, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +54,17 @@ pub struct Recorder {
     rate: Rate,
     written: u64,
     failed: CapturesFailed,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
     news: Vec<String>,
+}
+
+/// Captures cannot be written.
+struct Trouble {
+    text: String,
+    /// Size of what could not be written.
+    bytes: usize,
+    /// When it was last seen to last.
+    seen: Instant,
 }
 
 impl Recorder {
@@ -75,9 +87,9 @@ impl Recorder {
 
     /// Other limits from now on. Captures that exceed them go at once.
     pub fn set_limits(&mut self, max_bytes: u64, max_files: usize) {
-        let outcome = self.folder.set_limits(Limits { bytes: max_bytes, files: max_files });
-        if let Err(error) = outcome {
-            self.in_trouble(error.to_string());
+        match self.folder.set_limits(Limits { bytes: max_bytes, files: max_files }) {
+            Ok(()) => self.try_again(Instant::now()),
+            Err(error) => self.in_trouble(&error, 0),
         }
     }
 
@@ -113,18 +125,17 @@ impl Recorder {
             self.news.extend(first);
             return None;
         }
-        let written = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
-        match written.and_then(|content| self.folder.write(incident, &content)) {
+        let content = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
+        let bytes = content.as_ref().map_or(0, Vec::len);
+        match content.and_then(|content| self.folder.write(incident, &content)) {
             Ok(path) => {
                 self.written += 1;
-                if let Some(trouble) = self.trouble.take() {
-                    self.news.push(format!("captures are written again, after: {trouble}"));
-                }
+                self.out_of_trouble();
                 Some(path)
             }
             Err(error) => {
                 self.failed.write += 1;
-                self.in_trouble(error.to_string());
+                self.in_trouble(&error, bytes);
                 None
             }
         }
@@ -148,21 +159,47 @@ impl Recorder {
             removed: self.folder.removed(),
             failed: self.failed,
             packets_dropped: self.dropped,
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.as_ref().map(|trouble| trouble.text.clone()),
         }
     }
 
     /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again; incidents are
     /// too many for a capture each, or not any more. Call it now and then, whether anything happened or not.
     pub fn take_news(&mut self) -> Vec<String> {
-        self.news.extend(self.rate.over(Instant::now()));
+        self.look_after(Instant::now());
         std::mem::take(&mut self.news)
     }
 
-    fn in_trouble(&mut self, trouble: String) {
-        if self.trouble.as_ref() != Some(&trouble) {
-            self.news.push(trouble.clone());
-            self.trouble = Some(trouble);
+    fn look_after(&mut self, now: Instant) {
+        self.news.extend(self.rate.over(now));
+        let due = |trouble: &Trouble| now.saturating_duration_since(trouble.seen) >= CHECK_EVERY;
+        if self.trouble.as_ref().is_some_and(due) {
+            self.try_again(now);
+        }
+    }
+
+    /// Finds out whether a trouble is over.
+    fn try_again(&mut self, now: Instant) {
+        let Some(trouble) = &mut self.trouble else { return };
+        trouble.seen = now;
+        let bytes = trouble.bytes;
+        match self.folder.try_out(bytes) {
+            Ok(()) => self.out_of_trouble(),
+            Err(error) => self.in_trouble(&error, bytes),
+        }
+    }
+
+    fn in_trouble(&mut self, error: &RecorderError, bytes: usize) {
+        let text = error.to_string();
+        if self.trouble.as_ref().is_none_or(|trouble| trouble.text != text) {
+            self.news.push(text.clone());
+        }
+        self.trouble = Some(Trouble { text, bytes, seen: Instant::now() });
+    }
+
+    fn out_of_trouble(&mut self) {
+        if let Some(Trouble { text, .. }) = self.trouble.take() {
+            self.news.push(format!("captures can be written again, after: {text}"));
         }
     }
 

@@ -197,12 +197,38 @@ fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
     assert_eq!((view.failed.write, view.trouble.as_ref()), (2, Some(news)));
     fs::remove_file(&dir).unwrap();
     record(&mut recorder, 3).unwrap();
-    assert_eq!(recorder.take_news(), [format!("captures are written again, after: {news}")]);
+    assert_eq!(recorder.take_news(), [format!("captures can be written again, after: {news}")]);
     assert_eq!(recorder.view().trouble, None);
     // One that is larger than all may be.
     recorder.set_limits(100, 9);
     assert_eq!(record(&mut recorder, 4), None);
     assert!(recorder.take_news()[0].contains("raise the limit"));
+}
+
+#[test]
+fn a_trouble_is_over_when_captures_could_be_written_again_not_when_the_next_one_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("captures");
+    let mut recorder = recorder(&dir);
+    fs::remove_dir(&dir).unwrap();
+    fs::write(&dir, "in its place").unwrap();
+    assert_eq!(record(&mut recorder, 1), None);
+    let [trouble] = &*recorder.take_news() else { panic!("told more than once") };
+    let start = Instant::now();
+    recorder.look_after(start + CHECK_EVERY);
+    assert_eq!((recorder.take_news(), recorder.view().trouble.as_ref()), (vec![], Some(trouble)));
+    fs::remove_file(&dir).unwrap();
+    recorder.look_after(start + CHECK_EVERY * 3);
+    let over = format!("captures can be written again, after: {trouble}");
+    assert_eq!((recorder.take_news(), recorder.view().trouble), (vec![over], None));
+    assert_eq!((names(&dir).len(), recorder.view().failed.write), (0, 1));
+    // Too large for all of them: until that is changed.
+    recorder.set_limits(100, 9);
+    assert_eq!(record(&mut recorder, 2), None);
+    recorder.look_after(start + CHECK_EVERY * 6);
+    assert!(recorder.view().trouble.is_some());
+    recorder.set_limits(MANY, 9);
+    assert_eq!(recorder.view().trouble, None);
 }
 
 /// A file system of 64 KiB; `None` where this process may not mount one.
@@ -244,6 +270,8 @@ fn a_full_disk_is_survived() {
     assert_eq!(names(folder.path()).len(), 2, "nothing half written stays");
     assert_eq!(times(&first), [1, 2]);
     fs::remove_file(filler).unwrap();
+    recorder.look_after(Instant::now() + CHECK_EVERY);
+    assert_eq!(recorder.view().trouble, None);
     assert!(record(&mut recorder, 4).unwrap().exists());
     assert_eq!((recorder.view().written, recorder.view().trouble), (2, None));
     // The same where nothing may be written at all.
