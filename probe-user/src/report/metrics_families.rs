@@ -265,9 +265,15 @@ pub const FAMILIES: &[Family] = &[
         "Captures removed because of the limits of count and size.",
         |now, out| out.known([], now.recorder.as_ref().map(|recorder| recorder.removed)),
     ),
-    counter("portclash_recorder_captures_failed", &[], "Captures that could not be written.", |now, out| {
-        out.known([], now.recorder.as_ref().map(|recorder| recorder.failed));
-    }),
+    counter(
+        "portclash_recorder_captures_failed",
+        &["reason"],
+        "Captures that were not written, by reason.",
+        |now, out| {
+            let failed = now.recorder.iter().flat_map(|recorder| recorder.failed.by_reason());
+            failed.for_each(|(reason, count)| out.add([reason], count));
+        },
+    ),
     counter(
         "portclash_recorder_packets_dropped",
         &["reason"],

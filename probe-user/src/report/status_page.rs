@@ -9,7 +9,7 @@ use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::kernel::ladder::{LADDER, PACKETS};
 use crate::observation::Nanos;
 use crate::serve::recent::Kept;
-use crate::serve::snapshot::{ExposureView, PacketsDropped, Snapshot};
+use crate::serve::snapshot::{ExposureView, Snapshot};
 
 /// Incidents on the page.
 const MAX_SHOWN: usize = 50;
@@ -284,9 +284,10 @@ fn rest(html: &mut Html, now: &Snapshot) {
     }
     if let Some(recorder) = &now.recorder {
         let kept = format!("{} captures, {}", grouped(recorder.captures), size(recorder.bytes));
-        let dropped = packets_dropped(recorder.packets_dropped);
+        let failed = by_reason("incidents have no capture", &recorder.failed.by_reason());
+        let dropped = by_reason("packets are in no capture", &recorder.packets_dropped.by_reason());
         let trouble = recorder.trouble.as_ref().map_or_else(String::new, |trouble| format!("; {trouble}"));
-        facts.push(("Flight recorder", format!("{kept}{dropped}{trouble}")));
+        facts.push(("Flight recorder", format!("{kept}{failed}{dropped}{trouble}")));
     }
     for (sink, delivery) in &now.deliveries {
         let told = format!("{sink}: {} sent, {} given up", grouped(delivery.sent), grouped(delivery.dropped));
@@ -303,15 +304,14 @@ fn rest(html: &mut Html, now: &Snapshot) {
 }
 
 /// `; 75 packets are in no capture (late 5, long_connection 70)`
-fn packets_dropped(dropped: PacketsDropped) -> String {
-    let reasons = dropped.by_reason();
+fn by_reason(what: &str, reasons: &[(&str, u64)]) -> String {
     let all: u64 = reasons.iter().map(|(_, count)| count).sum();
     if all == 0 {
         return String::new();
     }
     let some = reasons.iter().filter(|(_, count)| *count > 0);
     let some: Vec<String> = some.map(|(reason, count)| format!("{reason} {}", grouped(*count))).collect();
-    format!("; {} packets are in no capture ({})", grouped(all), some.join(", "))
+    format!("; {} {what} ({})", grouped(all), some.join(", "))
 }
 
 fn section(html: &mut Html, title: &str, facts: &[(&str, String)]) {

@@ -7,8 +7,8 @@ use crate::diagnosis::incident::{Outcome, Verdict};
 use crate::report::samples;
 use crate::serve::recent::Kept;
 use crate::serve::snapshot::{
-    DeliveryView, ExposureView, HookView, IncidentKind, PacketsDropped, PodLabel, PodSourceView, ProcessView,
-    ProgramCost, RecorderView, Snapshot, TableView,
+    CapturesFailed, DeliveryView, ExposureView, HookView, IncidentKind, PacketsDropped, PodLabel,
+    PodSourceView, ProcessView, ProgramCost, RecorderView, Snapshot, TableView,
 };
 
 const STARTED: i64 = 1_663_268_000_000_000_000;
@@ -86,7 +86,7 @@ pub(crate) fn busy() -> Snapshot {
             bytes: 81_920,
             written: 43,
             removed: 3,
-            failed: 1,
+            failed: CapturesFailed { rate: 2, write: 1 },
             packets_dropped: PacketsDropped { late: 5, of_long_connections: 70, no_room: 0 },
             trouble: Some("write /var/lib/portclash: no space left on device".to_owned()),
         }),

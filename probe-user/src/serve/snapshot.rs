@@ -130,6 +130,22 @@ impl PacketsDropped {
     }
 }
 
+/// Captures that were not written, although there were packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapturesFailed {
+    /// There were more incidents than are captured in such a time.
+    pub rate: u64,
+    /// They could not be written.
+    pub write: u64,
+}
+
+impl CapturesFailed {
+    /// Each reason, as metrics name it, and how many captures.
+    pub const fn by_reason(self) -> [(&'static str, u64); 2] {
+        [("rate", self.rate), ("write", self.write)]
+    }
+}
+
 /// The flight recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecorderView {
@@ -141,11 +157,11 @@ pub struct RecorderView {
     pub written: u64,
     /// Captures removed because of the limits.
     pub removed: u64,
-    /// Captures that could not be written.
-    pub failed: u64,
+    /// Captures that were not written.
+    pub failed: CapturesFailed,
     /// Packets that are in no capture.
     pub packets_dropped: PacketsDropped,
-    /// Why the last one could not be written, while that lasts.
+    /// Why captures cannot be written, while that lasts.
     pub trouble: Option<String>,
 }
 

@@ -45,10 +45,10 @@ pub(super) fn why_not(recorder: Option<&RecorderView>) -> String {
     }
 }
 
-/// A name that every file system takes.
+/// A name that every file system takes, and none that the flight recorder gives: it removes what it takes for its own.
 fn name(id: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    format!("portclash-{}.pcapng", id.chars().map(plain).collect::<String>())
+    format!("incident-{}.pcapng", id.chars().map(plain).collect::<String>())
 }
 
 #[cfg(test)]
@@ -57,6 +57,6 @@ mod tests {
 
     #[test]
     fn names_of_files_hold_no_separators() {
-        assert_eq!(name("2022Z-[fd00::1]:80-../\"\n"), "portclash-2022Z-_fd00__1__80-..___.pcapng");
+        assert_eq!(name("2022Z-[fd00::1]:80-../\"\n"), "incident-2022Z-_fd00__1__80-..___.pcapng");
     }
 }

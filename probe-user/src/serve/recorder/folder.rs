@@ -10,6 +10,8 @@ use crate::diagnosis::incident::Incident;
 const PREFIX: &str = "portclash-";
 const SUFFIX: &str = ".pcapng";
 const UNFINISHED: &str = ".pcapng.tmp";
+/// What is written to find out whether anything can be.
+const CHECK: &str = "portclash-check.pcapng.tmp";
 /// Longest part of a name that comes from an incident.
 const MAX_ID: usize = 160;
 
@@ -54,12 +56,12 @@ pub(super) struct Limits {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Held {
     /// See [`number`].
-    number: Option<u64>,
+    number: u64,
     name: String,
     bytes: u64,
 }
 
-/// The directory. Files with other names are nobody's business here.
+/// The directory. Files with other names than captures get are nobody's business here.
 pub(super) struct Folder {
     path: PathBuf,
     limits: Limits,
@@ -93,12 +95,7 @@ impl Folder {
 
     /// Writes a capture; the oldest make room for it.
     pub(super) fn write(&mut self, incident: &Incident, content: &[u8]) -> Result<PathBuf, RecorderError> {
-        // Somebody may have removed the directory, or put something else in its place.
-        self.make()?;
-        if content.len() as u64 > self.limits.bytes {
-            let source = io::Error::from(io::ErrorKind::FileTooLarge);
-            return Err(RecorderError::new("write a capture to", &self.path, source));
-        }
+        self.may_take(content)?;
         let number = self.make_room(content.len() as u64)?;
         let path = self.path.join(format!("{PREFIX}{}-{number}{SUFFIX}", safe(&incident.id)));
         let unfinished = path.with_extension("pcapng.tmp");
@@ -114,6 +111,28 @@ impl Folder {
         // all the same.
         let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
         Ok(path)
+    }
+
+    /// Writes as much as a capture of so many bytes, and takes it away again: whether the next capture can be written.
+    pub(super) fn try_out(&self, bytes: usize) -> Result<(), RecorderError> {
+        let content = vec![0; bytes];
+        self.may_take(&content)?;
+        let path = self.path.join(CHECK);
+        let written = write_whole(&path, &content);
+        // As with what was begun of a capture.
+        let _ = fs::remove_file(&path);
+        written.map_err(|source| RecorderError::new("write a capture to", &self.path, source))
+    }
+
+    /// There is a directory, and it may hold so much.
+    fn may_take(&self, content: &[u8]) -> Result<(), RecorderError> {
+        // Somebody may have removed the directory, or put something else in its place.
+        self.make()?;
+        if content.len() as u64 > self.limits.bytes {
+            let source = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(RecorderError::new("write a capture to", &self.path, source));
+        }
+        Ok(())
     }
 
     fn make(&self) -> Result<(), RecorderError> {
@@ -135,7 +154,7 @@ impl Folder {
     fn make_room(&mut self, more: u64) -> Result<u64, RecorderError> {
         let mut held = self.list()?;
         held.sort_unstable();
-        let next = held.last().and_then(|last| last.number).map_or(1, |last| last.saturating_add(1));
+        let next = held.last().map_or(1, |last| last.number.saturating_add(1));
         let coming = usize::from(more > 0);
         let mut count = held.len();
         let mut bytes: u64 = held.iter().map(|held| held.bytes).sum();
@@ -162,18 +181,16 @@ impl Folder {
     }
 
     fn list(&self) -> Result<Vec<Held>, RecorderError> {
-        let named = self.files(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))?;
-        let held = |(name, metadata): (String, Metadata)| Held {
-            number: number(&name),
-            bytes: metadata.len(),
-            name,
-        };
+        let named = self.files(|name| number(name, SUFFIX))?;
+        let held =
+            |(number, name, metadata): (u64, String, Metadata)| Held { number, bytes: metadata.len(), name };
         Ok(named.into_iter().map(held).collect())
     }
 
     /// What an earlier run did not finish. One that is being written, by whomever, is locked.
     fn take_away_leftovers(&self) -> Result<(), RecorderError> {
-        for (name, _) in self.files(|name| name.starts_with(PREFIX) && name.ends_with(UNFINISHED))? {
+        let leftover = |name: &str| number(name, UNFINISHED).or_else(|| (name == CHECK).then_some(0));
+        for (_, name, _) in self.files(leftover)? {
             let path = self.path.join(name);
             let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
             if opened.is_ok_and(|file| file.try_lock().is_ok()) {
@@ -184,14 +201,18 @@ impl Folder {
         Ok(())
     }
 
-    /// Plain files, no symbolic links, whose name is one of ours.
-    fn files(&self, ours: impl Fn(&str) -> bool) -> Result<Vec<(String, Metadata)>, RecorderError> {
+    /// Plain files, no symbolic links, whose name is one of ours, with their numbers.
+    fn files(
+        &self,
+        number: impl Fn(&str) -> Option<u64>,
+    ) -> Result<Vec<(u64, String, Metadata)>, RecorderError> {
         let entries =
             fs::read_dir(&self.path).map_err(|source| RecorderError::new("list", &self.path, source))?;
         let files = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name().into_string().ok().filter(|name| ours(name))?;
+            let name = entry.file_name().into_string().ok()?;
+            let number = number(&name)?;
             let metadata = fs::symlink_metadata(entry.path()).ok().filter(Metadata::is_file)?;
-            Some((name, metadata))
+            Some((number, name, metadata))
         });
         Ok(files.collect())
     }
@@ -209,7 +230,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
-            // Only this capture has this name: an earlier attempt left it.
+            // Only this capture, or a check, has this name: an earlier attempt left it.
             fs::remove_file(path)?;
             File::options().write(true).create_new(true).mode(0o600).open(path)
         })?;
@@ -220,10 +241,17 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// The number that a capture's name ends with: each new one has the next number of the directory, so that the order of
-/// writing outlives a clock that is set back, and a restart. `None` = the name has none, and is older than all that have.
-fn number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SUFFIX)?.rsplit_once('-')?.1;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+/// writing outlives a clock that is set back, and a restart. `None` = no capture of ours. A file that somebody saved or
+/// copied here is none, even if its name begins like one: only what this wrote may be removed.
+fn number(name: &str, suffix: &str) -> Option<u64> {
+    let mut parts = name.strip_prefix(PREFIX)?.strip_suffix(suffix)?.split('-');
+    let [time, _local, _remote, number] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (date, time) = time.strip_suffix('Z')?.split_once('T')?;
+    let (seconds, fraction) = time.split_once('.')?;
+    let is_time = (date.len(), seconds.len()) == (8, 6) && [date, seconds, fraction].into_iter().all(digits);
+    let is_ours = is_time && digits(number) && parts.next().is_none();
+    is_ours.then(|| number.parse().ok())?
 }
 
 /// An id as part of a file's name: it begins with the time, and has no character that means something elsewhere.

@@ -4,6 +4,7 @@
 //! written at once, with the incident itself, to a file that appears whole or not at all.
 
 mod folder;
+mod rate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 pub use folder::RecorderError;
 use folder::{Folder, Limits};
+use rate::Rate;
 
-use super::snapshot::{PacketsDropped, RecorderView};
+use super::snapshot::{CapturesFailed, PacketsDropped, RecorderView};
 use crate::diagnosis::incident::Incident;
 use crate::node::netns;
 use crate::report::capture_file::{CaptureFile, Descriptions, Whose};
@@ -26,9 +28,9 @@ const MAX_WAITING: usize = 4096;
 /// Packets of one connection that are kept, the first ones: a handshake that died in every namespace and device that it
 /// crossed, retransmits included. A connection that lives needs no more.
 const MAX_OF_ONE: usize = 256;
-/// Captures that may be written in one go, and each second after that: they wait for the disk, and so does all else.
-const BURST: u32 = 256;
-const PER_SECOND: u32 = 4;
+
+/// While captures cannot be written, whether they can again is tried this often: the next incident may be days away.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
 
 /// Where captures go, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +51,20 @@ pub struct Recorder {
     /// Packets beyond [`MAX_OF_ONE`] of connections that wait, by device.
     beyond: BTreeMap<u32, BTreeMap<PacketDevice, u64>>,
     dropped: PacketsDropped,
-    allowance: Allowance,
+    rate: Rate,
     written: u64,
-    failed: u64,
-    trouble: Option<String>,
+    failed: CapturesFailed,
+    trouble: Option<Trouble>,
     news: Vec<String>,
+}
+
+/// Captures cannot be written.
+struct Trouble {
+    text: String,
+    /// Size of what could not be written.
+    bytes: usize,
+    /// When it was last seen to last.
+    seen: Instant,
 }
 
 impl Recorder {
@@ -66,9 +77,9 @@ impl Recorder {
             waiting: Waiting::new(MAX_WAITING),
             beyond: BTreeMap::new(),
             dropped: PacketsDropped::default(),
-            allowance: Allowance::new(Instant::now()),
+            rate: Rate::new(Instant::now()),
             written: 0,
-            failed: 0,
+            failed: CapturesFailed::default(),
             trouble: None,
             news: Vec::new(),
         })
@@ -76,9 +87,9 @@ impl Recorder {
 
     /// Other limits from now on. Captures that exceed them go at once.
     pub fn set_limits(&mut self, max_bytes: u64, max_files: usize) {
-        let outcome = self.folder.set_limits(Limits { bytes: max_bytes, files: max_files });
-        if let Err(error) = outcome {
-            self.in_trouble(error.to_string());
+        match self.folder.set_limits(Limits { bytes: max_bytes, files: max_files }) {
+            Ok(()) => self.try_again(Instant::now()),
+            Err(error) => self.in_trouble(&error, 0),
         }
     }
 
@@ -109,23 +120,22 @@ impl Recorder {
         if packets.is_empty() {
             return None;
         }
-        if !self.allowance.spend(Instant::now()) {
-            self.failed += 1;
-            self.in_trouble(format!("more incidents than {PER_SECOND} a second: not each gets a capture"));
+        if let Err(first) = self.rate.spend(Instant::now()) {
+            self.failed.rate += 1;
+            self.news.extend(first);
             return None;
         }
-        let written = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
-        match written.and_then(|content| self.folder.write(incident, &content)) {
+        let content = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
+        let bytes = content.as_ref().map_or(0, Vec::len);
+        match content.and_then(|content| self.folder.write(incident, &content)) {
             Ok(path) => {
                 self.written += 1;
-                if let Some(trouble) = self.trouble.take() {
-                    self.news.push(format!("captures are written again, after: {trouble}"));
-                }
+                self.out_of_trouble();
                 Some(path)
             }
             Err(error) => {
-                self.failed += 1;
-                self.in_trouble(error.to_string());
+                self.failed.write += 1;
+                self.in_trouble(&error, bytes);
                 None
             }
         }
@@ -149,19 +159,47 @@ impl Recorder {
             removed: self.folder.removed(),
             failed: self.failed,
             packets_dropped: self.dropped,
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.as_ref().map(|trouble| trouble.text.clone()),
         }
     }
 
-    /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again.
+    /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again; incidents are
+    /// too many for a capture each, or not any more. Call it now and then, whether anything happened or not.
     pub fn take_news(&mut self) -> Vec<String> {
+        self.look_after(Instant::now());
         std::mem::take(&mut self.news)
     }
 
-    fn in_trouble(&mut self, trouble: String) {
-        if self.trouble.as_ref() != Some(&trouble) {
-            self.news.push(trouble.clone());
-            self.trouble = Some(trouble);
+    fn look_after(&mut self, now: Instant) {
+        self.news.extend(self.rate.over(now));
+        let due = |trouble: &Trouble| now.saturating_duration_since(trouble.seen) >= CHECK_EVERY;
+        if self.trouble.as_ref().is_some_and(due) {
+            self.try_again(now);
+        }
+    }
+
+    /// Finds out whether a trouble is over.
+    fn try_again(&mut self, now: Instant) {
+        let Some(trouble) = &mut self.trouble else { return };
+        trouble.seen = now;
+        let bytes = trouble.bytes;
+        match self.folder.try_out(bytes) {
+            Ok(()) => self.out_of_trouble(),
+            Err(error) => self.in_trouble(&error, bytes),
+        }
+    }
+
+    fn in_trouble(&mut self, error: &RecorderError, bytes: usize) {
+        let text = error.to_string();
+        if self.trouble.as_ref().is_none_or(|trouble| trouble.text != text) {
+            self.news.push(text.clone());
+        }
+        self.trouble = Some(Trouble { text, bytes, seen: Instant::now() });
+    }
+
+    fn out_of_trouble(&mut self) {
+        if let Some(Trouble { text, .. }) = self.trouble.take() {
+            self.news.push(format!("captures can be written again, after: {text}"));
         }
     }
 
@@ -190,29 +228,6 @@ impl Recorder {
             dropped: beyond.get(device).copied().unwrap_or(0),
         })?;
         Ok(std::mem::take(file.get_mut()))
-    }
-}
-
-/// So many captures at once, and so many a second after that.
-struct Allowance {
-    left: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    const fn new(now: Instant) -> Self {
-        Self { left: BURST, since: now }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        const EACH: Duration = Duration::from_millis(1000 / PER_SECOND as u64);
-        let earned = now.saturating_duration_since(self.since).as_millis() / EACH.as_millis();
-        let earned = u32::try_from(earned).unwrap_or(BURST);
-        self.since += EACH.saturating_mul(earned);
-        self.left = self.left.saturating_add(earned).min(BURST);
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        true
     }
 }
 

@@ -87,12 +87,21 @@ fn an_incident_without_packets_or_sequence_number_has_no_file() {
 fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let foreign = ["notes.txt", "portclash-0.txt", "aaa.pcapng"];
+    let foreign = [
+        "notes.txt",
+        "portclash-0.txt",
+        "aaa.pcapng",
+        // What somebody saved or copied is not removed.
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80.pcapng",
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80-1-mine.pcapng",
+        "portclash-20220915T190902.533940000Z-10.23.77.129_36704-10.23.77.138_80-1 (1).pcapng",
+        "portclash-lab-of-monday-at-12.pcapng",
+    ];
     for name in foreign {
         fs::write(dir.join(name), vec![0; 100_000]).unwrap();
     }
     let target = dir.join("notes.txt");
-    let link = dir.join("portclash-00000000T000000-link.pcapng");
+    let link = dir.join("portclash-00000000T000000.0Z-a-b-0.pcapng");
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let mut recorder = Recorder::open(options(dir, MANY, 2)).unwrap();
     let paths: Vec<_> = [1, 2, 3].map(|number| record(&mut recorder, number).unwrap()).into();
@@ -121,14 +130,8 @@ fn exist(paths: &[PathBuf]) -> Vec<bool> {
 fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    // As an earlier version wrote them, without a number.
-    let earlier = ["portclash-20990101T000000Z-10.0.0.1_1-10.0.0.2_80.pcapng", "portclash-2100.pcapng"];
-    for name in earlier {
-        fs::write(dir.join(name), "x").unwrap();
-    }
     let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
     let mut paths: Vec<_> = [9, 8, 2].map(|number| record(&mut recorder, number).unwrap()).into();
-    assert_eq!(earlier.map(|name| dir.join(name).exists()), [false, true]);
     drop(recorder);
     let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
     paths.extend([1, 7].map(|number| record(&mut recorder, number).unwrap()));
@@ -142,14 +145,16 @@ fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says
 fn what_an_earlier_run_left_unfinished_goes_unless_it_is_being_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let all = ["portclash-1.pcapng.tmp", "portclash-2.pcapng.tmp", "other.pcapng.tmp"];
+    let [first, second] =
+        [1, 2].map(|number| format!("portclash-20220915T190902.5Z-unknown-10.0.0.2_80-{number}.pcapng.tmp"));
+    let all = [&*first, &second, "other.pcapng.tmp", "portclash-lab.pcapng.tmp"];
     for name in all {
         fs::write(path(name), "half").unwrap();
     }
     let writing = fs::File::options().write(true).open(path(all[1])).unwrap();
     writing.try_lock().unwrap();
     recorder(folder.path());
-    assert_eq!(names(folder.path()), ["other.pcapng.tmp", "portclash-2.pcapng.tmp"]);
+    assert_eq!(names(folder.path()), ["other.pcapng.tmp", &*second, "portclash-lab.pcapng.tmp"]);
 }
 
 #[test]
@@ -189,15 +194,41 @@ fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
         "{news}"
     );
     let view = recorder.view();
-    assert_eq!((view.failed, view.trouble.as_ref()), (2, Some(news)));
+    assert_eq!((view.failed.write, view.trouble.as_ref()), (2, Some(news)));
     fs::remove_file(&dir).unwrap();
     record(&mut recorder, 3).unwrap();
-    assert_eq!(recorder.take_news(), [format!("captures are written again, after: {news}")]);
+    assert_eq!(recorder.take_news(), [format!("captures can be written again, after: {news}")]);
     assert_eq!(recorder.view().trouble, None);
     // One that is larger than all may be.
     recorder.set_limits(100, 9);
     assert_eq!(record(&mut recorder, 4), None);
     assert!(recorder.take_news()[0].contains("raise the limit"));
+}
+
+#[test]
+fn a_trouble_is_over_when_captures_could_be_written_again_not_when_the_next_one_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("captures");
+    let mut recorder = recorder(&dir);
+    fs::remove_dir(&dir).unwrap();
+    fs::write(&dir, "in its place").unwrap();
+    assert_eq!(record(&mut recorder, 1), None);
+    let [trouble] = &*recorder.take_news() else { panic!("told more than once") };
+    let start = Instant::now();
+    recorder.look_after(start + CHECK_EVERY);
+    assert_eq!((recorder.take_news(), recorder.view().trouble.as_ref()), (vec![], Some(trouble)));
+    fs::remove_file(&dir).unwrap();
+    recorder.look_after(start + CHECK_EVERY * 3);
+    let over = format!("captures can be written again, after: {trouble}");
+    assert_eq!((recorder.take_news(), recorder.view().trouble), (vec![over], None));
+    assert_eq!((names(&dir).len(), recorder.view().failed.write), (0, 1));
+    // Too large for all of them: until that is changed.
+    recorder.set_limits(100, 9);
+    assert_eq!(record(&mut recorder, 2), None);
+    recorder.look_after(start + CHECK_EVERY * 6);
+    assert!(recorder.view().trouble.is_some());
+    recorder.set_limits(MANY, 9);
+    assert_eq!(recorder.view().trouble, None);
 }
 
 /// A file system of 64 KiB; `None` where this process may not mount one.
@@ -235,10 +266,12 @@ fn a_full_disk_is_survived() {
     let news = recorder.take_news();
     assert_eq!(news.len(), 1, "{news:?}");
     assert!(news[0].contains("No space left on device") && news[0].contains("make room"), "{news:?}");
-    assert_eq!(recorder.view().failed, 2);
+    assert_eq!(recorder.view().failed.write, 2);
     assert_eq!(names(folder.path()).len(), 2, "nothing half written stays");
     assert_eq!(times(&first), [1, 2]);
     fs::remove_file(filler).unwrap();
+    recorder.look_after(Instant::now() + CHECK_EVERY);
+    assert_eq!(recorder.view().trouble, None);
     assert!(record(&mut recorder, 4).unwrap().exists());
     assert_eq!((recorder.view().written, recorder.view().trouble), (2, None));
     // The same where nothing may be written at all.
@@ -247,7 +280,7 @@ fn a_full_disk_is_survived() {
         recorder.take_news();
         assert_eq!(record(&mut recorder, 5), None);
         assert!(recorder.take_news()[0].contains("Read-only file system"));
-        assert_eq!(recorder.view().failed, 3);
+        assert_eq!(recorder.view().failed.write, 3);
     }
 }
 
@@ -269,15 +302,16 @@ fn packets_that_wait_are_bounded_per_connection_and_altogether() {
 }
 
 #[test]
-fn captures_of_a_flood_are_limited_and_those_left_out_are_counted() {
-    let start = Instant::now();
-    let mut allowance = Allowance::new(start);
-    assert_eq!((0..1000).filter(|_| allowance.spend(start)).count(), 256);
-    let later = start + Duration::from_millis(1100);
-    assert_eq!((0..1000).filter(|_| allowance.spend(later)).count(), 4);
-    // The rest of a period is not lost.
-    assert!(allowance.spend(start + Duration::from_millis(1250)));
-    assert_eq!((0..1000).filter(|_| allowance.spend(start + Duration::from_hours(1))).count(), 256);
+fn a_flood_of_incidents_is_no_trouble_and_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = recorder(folder.path());
+    let written = (0..1000).filter(|number| record(&mut recorder, *number).is_some()).count() as u64;
+    let news = recorder.take_news();
+    assert!(news.len() == 1 && news[0].contains("more incidents than 4 a second"), "{news:?}");
+    let view = recorder.view();
+    let failed = CapturesFailed { rate: 1000 - written, write: 0 };
+    assert_eq!((view.written, view.failed, view.trouble), (written, failed, None));
+    assert!(written >= 256);
 }
 
 /// The lab's collision, as packets of the trace.
