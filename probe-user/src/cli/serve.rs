@@ -257,7 +257,7 @@ Examples:
 
 A flag comes before its variable (PORTCLASH_RECORD_SIZE), the variable before the file (record-size = \"1G\").
 SIGHUP reads the file again. SIGTERM ends in order; a second one at once.
-Exit status: 0 ended in order, 2 could not watch, or no longer, 3 only a new start can watch everything.";
+Exit status: 0 told to end, 2 could not watch, or no longer, 3 only a new start can watch everything.";
 
 /// Runs the command; the result is the exit status.
 pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8> {
