@@ -113,9 +113,11 @@ pub async fn run(
     let end = watch(&mut sidecar, &mut recheck, &mut requests, &notifier, stop, reload).await;
     notifier.stopping();
     let deadline = Instant::now() + sidecar.drain_time();
-    sidecar.finish();
+    sidecar.finish().await;
+    // A client that dawdles takes no time away from deliveries.
+    let given_up = sidecar.close();
     stop_server(server, &sidecar, &mut requests, deadline).await;
-    sidecar.drain(until(deadline)).await;
+    sidecar.drain(until(deadline), given_up).await;
     end
 }
 

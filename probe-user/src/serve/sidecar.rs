@@ -271,9 +271,10 @@ impl Sidecar {
         })
     }
 
-    /// The end: what is open is concluded, what was counted is told, and the summary is the last line.
-    pub(super) fn finish(&mut self) {
-        let mut updates = self.trace.remaining();
+    /// The end: what is open is concluded, what was counted is told, and the summary is the last line. Waits for proof at
+    /// most until half of the time has passed: the rest is for what is then to be delivered.
+    pub(super) async fn finish(&mut self) {
+        let mut updates = self.trace.remaining(self.settings.drain / 2).await;
         updates.extend(self.trace.finish());
         self.take(updates);
         self.tell_repeats(true);
@@ -283,15 +284,21 @@ impl Sidecar {
         }
     }
 
-    /// Gives those who are told elsewhere time until the deadline.
-    pub(super) async fn drain(mut self, deadline: Duration) {
+    /// Nothing follows: those who are told elsewhere hurry. Returns how much was given up before, for [`Self::drain`].
+    pub(super) fn close(&mut self) -> u64 {
         match self.snapshot() {
             Ok(last) => self.tellers.deliveries.export_last(Box::new(last)),
             Err(error) => tracing::warn!("no snapshot: {error}"),
         }
         let before = dropped(&self.tellers.deliveries.views());
-        let after = dropped(&self.tellers.deliveries.drain(deadline).await);
-        let given_up = after.saturating_sub(before);
+        self.tellers.deliveries.close();
+        before
+    }
+
+    /// Gives them time until the deadline.
+    pub(super) async fn drain(self, deadline: Duration, given_up_before: u64) {
+        let given_up = dropped(&self.tellers.deliveries.drain(deadline).await);
+        let given_up = given_up.saturating_sub(given_up_before);
         if given_up > 0 {
             (self.tellers.say)(&format!("{given_up} deliveries were given up at the end"));
         }

@@ -1,11 +1,14 @@
 //! How `portclash serve` ends, and what must not end it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::sync::mpsc;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,7 +42,7 @@ impl Scene {
         Self { sidecar, posts, clients, _folder: folder }
     }
 
-    /// One collision more, of another service; waits for its POST.
+    /// One collision more, of another service; waits for its first POST.
     fn collide(&mut self) {
         let (_listener, server) = listener();
         let client = self.clients.pop().unwrap();
@@ -67,4 +70,36 @@ fn a_closed_standard_output_is_counted_and_everything_else_goes_on() {
     let (status, said) = scene.sidecar.ended();
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(said.matches("Broken pipe").count(), 1, "{said}");
+}
+
+/// Asks for far more than the sockets hold, and reads none of it.
+fn dawdler(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    setsockopt(&stream, RcvBuf, &4096).unwrap();
+    let requests = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    stream.write_all(requests.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 64]).unwrap();
+    stream
+}
+
+#[test]
+fn a_client_that_dawdles_takes_no_time_from_deliveries_at_the_end() {
+    if !can_trace() {
+        return;
+    }
+    let busy_at_first =
+        |count| if count == 0 { "503 Service Unavailable\r\nretry-after: 600" } else { "200 OK" };
+    let args = ["--listen", "127.0.0.1:0", "--drain", "30s"];
+    let mut scene = Scene::start(&args, busy_at_first, Stdio::piped());
+    let line = scene.sidecar.says("listening on");
+    let client = dawdler(line.trim_end().trim_start_matches("listening on ").parse().unwrap());
+    scene.collide();
+    scene.sidecar.signal(Signal::SIGTERM);
+    scene.sidecar.hear("STOPPING=1");
+    // The client is still there, and would be until the time is over.
+    scene.posts.recv_timeout(PATIENCE).expect("the same again, without waiting for ten minutes");
+    drop(client);
+    let (status, said) = scene.sidecar.ended();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!said.contains("given up"), "{said}");
 }
