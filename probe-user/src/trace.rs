@@ -19,6 +19,10 @@ const LOG_WAIT_NS: i64 = 2_000_000_000;
 /// Different troubles of one log that are told.
 const MAX_TROUBLE: usize = 64;
 
+/// At the end nobody waits for ever.
+const LOOK_GIVEN_UP: &str = "the last look into the IPVS connection table was given up at the end: a hijack that only it \
+                             proves is not proven";
+
 /// A clock that is only steered never moves this far between two looks.
 const SMALL_STEP_NS: u64 = 20_000_000;
 
@@ -28,7 +32,7 @@ pub struct Trace {
     log: Option<KubeletLogSource>,
     names: Names,
     diagnosis: Diagnosis,
-    /// What went wrong with the kubelet's log.
+    /// What went wrong with the kubelet's log, or at the end.
     trouble: Vec<String>,
     /// How many of these were taken by [`Self::take_trouble`].
     told: usize,
@@ -74,13 +78,16 @@ impl Trace {
         Ok(self.take(observations))
     }
 
-    /// The trace is over: whatever ended it, what happened before counts.
-    pub fn remaining(&mut self) -> Vec<Update> {
+    /// The trace is over: whatever ended it, what happened before counts. Proof that is being looked for is waited for,
+    /// at most so long.
+    pub async fn remaining(&mut self, patience: Duration) -> Vec<Update> {
         let mut remaining = self.live.remaining();
         remaining.extend(self.log.as_mut().map(KubeletLogSource::remaining).unwrap_or_default());
         let mut updates = self.take(remaining);
-        let proof = self.live.finish_look();
-        updates.extend(self.take(proof));
+        match self.live.finish_look(patience).await {
+            Ok(proof) => updates.extend(self.take(proof)),
+            Err(_) => self.trouble.push(LOOK_GIVEN_UP.to_owned()),
+        }
         updates
     }
 
@@ -131,7 +138,7 @@ impl Trace {
         updates
     }
 
-    /// What has gone wrong with the kubelet's log since the last call.
+    /// What has gone wrong with the kubelet's log, or at the end, since the last call.
     pub fn take_trouble(&mut self) -> Vec<String> {
         let new = self.trouble.get(self.told..).unwrap_or_default().to_vec();
         self.told = self.trouble.len();
@@ -141,10 +148,10 @@ impl Trace {
     /// The last line of a trace.
     pub fn summary(&self) -> Result<Summary, LoadError> {
         let mut summary = self.live.summary(&self.diagnosis)?;
+        summary.incomplete.extend(self.trouble.iter().cloned());
         let Some(log) = &self.log else { return Ok(summary) };
         summary.probe_failures_elsewhere = Some(self.diagnosis.probe_failures_elsewhere());
         summary.probe_failures_ambiguous = Some(self.diagnosis.probe_failures_ambiguous());
-        summary.incomplete.extend(self.trouble.iter().cloned());
         if log.lost() > 0 {
             let lost = log.lost();
             summary.lost.entry("kubelet log".to_owned()).or_default().insert("lines".to_owned(), lost);

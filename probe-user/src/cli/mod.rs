@@ -136,10 +136,12 @@ fn message(error: &anyhow::Error) -> String {
     message
 }
 
+/// Whether nobody reads standard output any more. Another pipe or connection that broke is an error like any other.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
+    error.downcast_ref::<&str>() == Some(&output::WRITE)
+        && error.chain().any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        })
 }
 
 #[cfg(test)]
@@ -156,6 +158,16 @@ mod tests {
         assert_eq!(message(&named), "read services from x: No such file or directory (os error 2)");
         let full = Err::<(), _>(io::Error::from_raw_os_error(libc::ENOSPC)).context("write").unwrap_err();
         assert_eq!(message(&full), "write: No space left on device (os error 28)");
+    }
+
+    #[test]
+    fn only_standard_output_may_be_closed() {
+        let broken = || Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(is_closed_pipe(&broken().context(output::WRITE).unwrap_err()));
+        assert!(!is_closed_pipe(&broken().context("start the thread of the HTTP server").unwrap_err()));
+        assert!(!is_closed_pipe(&broken().context("wait for events").context("trace").unwrap_err()));
+        let full = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(!is_closed_pipe(&Err::<(), _>(full).context(output::WRITE).unwrap_err()));
     }
 
     #[test]

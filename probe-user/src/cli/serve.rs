@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ArgAction;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Common, WRITE, complain};
@@ -257,7 +258,7 @@ Examples:
 
 A flag comes before its variable (PORTCLASH_RECORD_SIZE), the variable before the file (record-size = \"1G\").
 SIGHUP reads the file again. SIGTERM ends in order; a second one at once.
-Exit status: 0 ended in order, 2 could not watch, or no longer, 3 only a new start can watch everything.";
+Exit status: 0 told to end, 2 could not watch, or no longer, 3 only a new start can watch everything.";
 
 /// Runs the command; the result is the exit status.
 pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8> {
@@ -267,7 +268,7 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         return Ok(status::NOTHING);
     }
     let args = configured.args.clone();
-    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let mut builder = Builder::new_current_thread();
     if !args.privileges.keep_privileges {
         // Threads that may wait (for files, for names of hosts) need no capability, whatever this one keeps.
         builder.on_thread_start(|| {
@@ -277,7 +278,7 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         });
     }
     let runtime = builder.enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
+    run_to_end(runtime, async {
         let mut hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
         let mut reloader = Reloader::new(configured);
         let reload = async |node: Option<&str>| {
@@ -287,6 +288,14 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         };
         Box::pin(serve_start::serve(&args, common, reload)).await
     })
+}
+
+/// Runs the work, and waits for nothing else: a name of a host that is still looked up, or a table that is still read,
+/// must not keep the process beyond the end.
+fn run_to_end<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 /// Reads the options again; `None` = nothing changes, and it was said why.
@@ -320,4 +329,27 @@ fn reread(reloader: &mut Reloader, node: Option<&str>) -> Option<Change> {
     complain(&format!("the options were read again: {} changed", reread.changed.join(", ")));
     reloader.accept(reread);
     Some(change)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn work_on_other_threads_does_not_keep_the_process() {
+        let (go, wait) = mpsc::channel::<()>();
+        let (end, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().build().unwrap();
+            let work = async { drop(tokio::task::spawn_blocking(move || wait.recv())) };
+            run_to_end(runtime, work);
+            end.send(()).unwrap();
+        });
+        // Only a test that fails waits that long.
+        assert!(ended.recv_timeout(Duration::from_mins(1)).is_ok(), "it waits for the other thread");
+        drop(go);
+    }
 }

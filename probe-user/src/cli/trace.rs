@@ -152,7 +152,8 @@ async fn trace(args: &Args, common: &Common) -> Result<u8> {
         }
     }
     if !session.enough() {
-        let updates = trace.remaining();
+        // Whoever does not want to wait for proof sends a second signal.
+        let updates = trace.remaining(Duration::MAX).await;
         session.take(&mut trace, &updates)?;
     }
     session.finish(&mut trace)

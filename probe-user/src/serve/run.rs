@@ -84,20 +84,18 @@ pub enum ServeError {
     /// The kernel side.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// Nobody reads standard output any more, or it is full.
-    #[error("write to standard output: {0}")]
-    Output(#[from] std::io::Error),
     /// What was kept cannot be given up.
     #[error(transparent)]
     Privileges(#[from] super::privileges::PrivilegesError),
 }
 
-/// Runs until `stop` is done. `reload` ends as often as somebody asks for changes, and yields them if there are any.
+/// Runs until `stop` is done, or it cannot go on. What is open is then concluded, told and delivered, whatever the reason.
+/// `reload` ends as often as somebody asks for changes, and yields them if there are any.
 pub async fn run(
     parts: Parts,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    mut reload: impl AsyncFnMut() -> Option<Change>,
+    reload: impl AsyncFnMut() -> Option<Change>,
 ) -> Result<End, ServeError> {
     let Parts {
         trace,
@@ -112,6 +110,26 @@ pub async fn run(
         say,
     } = parts;
     let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
+    let end = watch(&mut sidecar, &mut recheck, &mut requests, &notifier, stop, reload).await;
+    notifier.stopping();
+    let deadline = Instant::now() + sidecar.drain_time();
+    sidecar.finish().await;
+    // A client that dawdles takes no time away from deliveries.
+    let given_up = sidecar.close();
+    stop_server(server, &sidecar, &mut requests, deadline).await;
+    sidecar.drain(until(deadline), given_up).await;
+    end
+}
+
+/// The loop. An error leaves what is open as it is: the end is in order all the same.
+async fn watch(
+    sidecar: &mut Sidecar,
+    recheck: &mut Recheck,
+    requests: &mut mpsc::Receiver<Request>,
+    notifier: &Notifier,
+    stop: impl Future<Output = ()>,
+    mut reload: impl AsyncFnMut() -> Option<Change>,
+) -> Result<End, ServeError> {
     sidecar.release_hooks()?;
     let mut tick = tokio::time::interval(
         notifier.watchdog_every().map_or(HOUSEKEEPING, |every| every.min(HOUSEKEEPING)),
@@ -121,26 +139,26 @@ pub async fn run(
     memory::forget_code();
     notifier.ready();
     tokio::pin!(stop);
-    let end = loop {
+    loop {
         let known = sidecar.exposure().settings();
         let table = sidecar.trace.live().table().shared();
         tokio::select! {
             updates = sidecar.trace.next(None) => {
-                sidecar.take(updates?)?;
+                sidecar.take(updates?);
                 sidecar.release_hooks()?;
                 if sidecar.needs_restart() {
-                    break End::NeedsRestart;
+                    return Ok(End::NeedsRestart);
                 }
             }
             Some(request) = requests.recv() => sidecar.answer(request),
-            look = recheck.next(known, table) => sidecar.take_look(look)?,
+            look = recheck.next(known, table) => sidecar.take_look(look),
             _ = tick.tick() => {
                 // Where nothing is observed, as with an empty table, nothing else would come to this.
                 sidecar.release_hooks()?;
                 if sidecar.needs_restart() {
-                    break End::NeedsRestart;
+                    return Ok(End::NeedsRestart);
                 }
-                sidecar.look_after()?;
+                sidecar.look_after();
                 notifier.watchdog();
                 notifier.status(&sidecar.status());
             }
@@ -156,28 +174,27 @@ pub async fn run(
                 }
                 notifier.ready();
             }
-            () = &mut stop => break End::Stopped,
+            () = &mut stop => return Ok(End::Stopped),
         }
-    };
-    notifier.stopping();
-    let deadline = Instant::now() + sidecar.drain_time();
-    sidecar.finish()?;
-    // What is asked in the last moment is still answered.
-    let stopping = async {
-        match server {
-            Some(server) => server.stop(until(deadline)).await,
-            None => true,
-        }
-    };
+    }
+}
+
+/// Lets answers under way end. What is asked in the last moment is still answered.
+async fn stop_server(
+    server: Option<http::Server>,
+    sidecar: &Sidecar,
+    requests: &mut mpsc::Receiver<Request>,
+    deadline: Instant,
+) {
+    let Some(server) = server else { return };
+    let stopping = server.stop(until(deadline));
     tokio::pin!(stopping);
     loop {
         tokio::select! {
-            _ = &mut stopping => break,
+            _ = &mut stopping => return,
             Some(request) = requests.recv() => sidecar.answer(request),
         }
     }
-    sidecar.drain(until(deadline)).await;
-    Ok(end)
 }
 
 fn until(deadline: Instant) -> Duration {

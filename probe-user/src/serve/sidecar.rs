@@ -97,26 +97,26 @@ impl Sidecar {
     }
 
     /// Takes what the trace says. Only concluded incidents are told: what is still open may turn out otherwise.
-    pub(super) fn take(&mut self, updates: Vec<Update>) -> io::Result<()> {
+    pub(super) fn take(&mut self, updates: Vec<Update>) {
         if let Some(recorder) = &mut self.tellers.recorder {
             recorder.take(self.trace.live_mut().packets());
         }
         for update in updates {
             if let Update::Concluded(incident) = update {
-                self.conclude(&Arc::new(*incident))?;
+                self.conclude(&Arc::new(*incident));
             }
         }
         self.say_news();
-        self.tell_repeats(false)
+        self.tell_repeats(false);
     }
 
-    fn conclude(&mut self, incident: &Arc<Incident>) -> io::Result<()> {
+    fn conclude(&mut self, incident: &Arc<Incident>) {
         use crate::diagnosis::incident::Verdict;
         if incident.verdict == Verdict::None {
             if let Some(recorder) = &mut self.tellers.recorder {
                 recorder.unwanted(incident.connection.isn);
             }
-            return Ok(());
+            return;
         }
         self.counts.take(incident, self.settings.label_pods);
         self.tellers.recent.push(Arc::clone(incident));
@@ -126,37 +126,34 @@ impl Sidecar {
             self.tellers.recent.captured(&incident.id, path);
         }
         let now = self.trace.now();
-        self.tell_repeats(false)?;
+        self.tell_repeats(false);
         if self.lines.take(incident, now) {
-            self.write(|out| json::write_incident(out, incident).map(drop))?;
+            self.write(|out| json::write_incident(out, incident).map(drop));
         }
-        Ok(())
     }
 
-    fn tell_repeats(&mut self, all: bool) -> io::Result<()> {
+    fn tell_repeats(&mut self, all: bool) {
         let now = self.trace.now();
         let repeats = if all { self.lines.finish() } else { self.lines.due(now) };
         for line in &repeats {
-            self.write(|out| json::write_repeats(out, line))?;
+            self.write(|out| json::write_repeats(out, line));
         }
-        Ok(())
     }
 
-    /// One line at a time, at once: whoever reads wants to know now.
-    fn write(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> io::Result<()> {
+    /// One line at a time, at once: whoever reads wants to know now. Standard output is one way of several: that nobody
+    /// reads it any more, or that it is full, is counted, and everything else goes on.
+    fn write(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
         let mut out = io::stdout().lock();
         match write(&mut out).and_then(|()| out.flush()) {
             Ok(()) => {
                 self.stdout.sent += 1;
                 self.stdout.trouble = None;
-                Ok(())
             }
-            // The reader has gone: what standard output was for is over. Everything else goes on.
-            Err(error) => self.output_failed(error),
+            Err(error) => self.output_failed(&error),
         }
     }
 
-    fn output_failed(&mut self, error: io::Error) -> io::Result<()> {
+    fn output_failed(&mut self, error: &io::Error) {
         self.stdout.failed += 1;
         self.stdout.dropped += 1;
         let trouble = error.to_string();
@@ -166,7 +163,6 @@ impl Sidecar {
             ));
         }
         self.stdout.trouble = Some(trouble);
-        if error.kind() == io::ErrorKind::BrokenPipe { Err(error) } else { Ok(()) }
     }
 
     fn say_news(&mut self) {
@@ -178,7 +174,7 @@ impl Sidecar {
     }
 
     /// Takes a look at the exposure.
-    pub(super) fn take_look(&mut self, look: Result<Look, String>) -> io::Result<()> {
+    pub(super) fn take_look(&mut self, look: Result<Look, String>) {
         let mut look = match look {
             Ok(look) => look,
             Err(trouble) => {
@@ -186,16 +182,15 @@ impl Sidecar {
                     (self.tellers.say)(&trouble);
                 }
                 self.check_trouble = Some(trouble);
-                return Ok(());
+                return;
             }
         };
         self.check_trouble = None;
         self.name_services(&mut look);
         for change in self.exposure.take(&look) {
             (self.tellers.say)(&format!("exposure: {}", change.text));
-            self.write(|out| json::write_exposure(out, &change))?;
+            self.write(|out| json::write_exposure(out, &change));
         }
-        Ok(())
     }
 
     fn name_services(&self, look: &mut Look) {
@@ -214,7 +209,7 @@ impl Sidecar {
     }
 
     /// Now and then.
-    pub(super) fn look_after(&mut self) -> io::Result<()> {
+    pub(super) fn look_after(&mut self) {
         if let Some(step) = self.trace.follow_clock() {
             let (direction, seconds) =
                 (if step < 0 { "back" } else { "forward" }, step.unsigned_abs() / 1_000_000_000);
@@ -226,7 +221,7 @@ impl Sidecar {
         // Tables of many services come and go, several versions of them at once for a moment.
         memory::give_back();
         self.say_news();
-        self.tell_repeats(false)
+        self.tell_repeats(false);
     }
 
     /// Gives up what was kept for hooks as soon as they are attached.
@@ -284,30 +279,34 @@ impl Sidecar {
         })
     }
 
-    /// The end: what is open is concluded, what was counted is told, and the summary is the last line.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
-        let mut updates = self.trace.remaining();
+    /// The end: what is open is concluded, what was counted is told, and the summary is the last line. Waits for proof at
+    /// most until half of the time has passed: the rest is for what is then to be delivered.
+    pub(super) async fn finish(&mut self) {
+        let mut updates = self.trace.remaining(self.settings.drain / 2).await;
         updates.extend(self.trace.finish());
-        self.take(updates)?;
-        self.tell_repeats(true)?;
+        self.take(updates);
+        self.tell_repeats(true);
         match self.trace.summary() {
             Ok(summary) => self.write(|out| json::write_summary(out, &summary)),
-            Err(error) => {
-                (self.tellers.say)(&format!("no summary: {error}"));
-                Ok(())
-            }
+            Err(error) => (self.tellers.say)(&format!("no summary: {error}")),
         }
     }
 
-    /// Gives those who are told elsewhere time until the deadline.
-    pub(super) async fn drain(mut self, deadline: Duration) {
+    /// Nothing follows: those who are told elsewhere hurry. Returns how much was given up before, for [`Self::drain`].
+    pub(super) fn close(&mut self) -> u64 {
         match self.snapshot() {
             Ok(last) => self.tellers.deliveries.export_last(Box::new(last)),
             Err(error) => tracing::warn!("no snapshot: {error}"),
         }
         let before = dropped(&self.tellers.deliveries.views());
-        let after = dropped(&self.tellers.deliveries.drain(deadline).await);
-        let given_up = after.saturating_sub(before);
+        self.tellers.deliveries.close();
+        before
+    }
+
+    /// Gives them time until the deadline.
+    pub(super) async fn drain(self, deadline: Duration, given_up_before: u64) {
+        let given_up = dropped(&self.tellers.deliveries.drain(deadline).await);
+        let given_up = given_up.saturating_sub(given_up_before);
         if given_up > 0 {
             (self.tellers.say)(&format!("{given_up} deliveries were given up at the end"));
         }

@@ -1,53 +1,40 @@
 //! Work on one of the runtime's threads for what blocks, which the loop waits for without standing still. What such a
 //! thread keeps of this process's privileges is decided where the runtime is built.
 
-use std::sync::mpsc;
-
 use tokio::sync::oneshot;
 
 /// Work that runs, and its result.
-pub(super) struct Beside<T> {
-    result: mpsc::Receiver<T>,
-    ended: oneshot::Receiver<()>,
-}
+pub(super) struct Beside<T>(oneshot::Receiver<T>);
 
 impl<T: Send + 'static> Beside<T> {
     /// Starts the work; call inside a runtime.
     pub(super) fn start(work: impl FnOnce() -> T + Send + 'static) -> Self {
-        let (sender, result) = mpsc::channel();
-        let (end, ended) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            // Nobody may wait any more, for either.
+            // Nobody may wait any more.
             let _ = sender.send(work());
-            let _ = end.send(());
         });
-        Self { result, ended }
+        Self(result)
     }
 
     /// The result, `None` if the work broke off. May be dropped and called again, until it returned.
     pub(super) async fn done(&mut self) -> Option<T> {
-        (&mut self.ended).await.ok()?;
-        self.result.try_recv().ok()
-    }
-
-    /// The result, `None` if the work broke off. Blocks.
-    pub(super) fn wait(self) -> Option<T> {
-        self.result.recv().ok()
+        (&mut self.0).await.ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[tokio::test]
     async fn a_result_is_waited_for_or_said_to_be_missing() {
         let mut work = Beside::start(|| 7);
         assert_eq!(work.done().await, Some(7));
-        assert_eq!(Beside::start(|| 8).wait(), Some(8));
         let mut work = Beside::start(|| -> i32 { std::panic::resume_unwind(Box::new(())) });
         assert_eq!(work.done().await, None);
-        assert_eq!(work.wait(), None);
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
+
 use super::live::{Live, LiveError};
 use super::table_watch::Come;
 use crate::ipvs::diff::TableDiff;
@@ -78,10 +80,10 @@ impl Live {
         self.tables.looks_since()
     }
 
-    /// The proof that is looked for, for the end of a trace. Blocks until it is found or not.
-    pub fn finish_look(&mut self) -> Vec<Observation> {
-        let Some((at, rows)) = self.tables.finish_look() else { return Vec::new() };
-        self.row_observations(at, rows).collect()
+    /// The proof that is looked for, for the end of a trace: waits at most so long.
+    pub async fn finish_look(&mut self, patience: Duration) -> Result<Vec<Observation>, Elapsed> {
+        let Some((at, rows)) = self.tables.finish_look(patience).await? else { return Ok(Vec::new()) };
+        Ok(self.row_observations(at, rows).collect())
     }
 
     /// Looks into the IPVS connection table for connections whose hijack no hook saw: where none is attached, and where

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
 use super::beside::Beside;
 use super::clock::processor_time;
@@ -186,10 +187,15 @@ impl TableWatch {
         self.look.as_ref().map(|look| look.since)
     }
 
-    /// Waits for the rows that are looked for, if there are any. Blocks.
-    pub(super) fn finish_look(&mut self) -> Option<(Nanos, Vec<IpvsConnection>)> {
-        let Look { since, rows } = self.look.take()?;
-        Some((since, rows.wait().unwrap_or_default()))
+    /// Waits for the rows that are looked for, if there are any, at most so long. Whether they came or not, nothing is
+    /// looked for any more.
+    pub(super) async fn finish_look(
+        &mut self,
+        patience: Duration,
+    ) -> Result<Option<(Nanos, Vec<IpvsConnection>)>, Elapsed> {
+        let Some(Look { since, mut rows }) = self.look.take() else { return Ok(None) };
+        let rows = timeout(patience, rows.done()).await?;
+        Ok(Some((since, rows.unwrap_or_default())))
     }
 }
 
@@ -303,7 +309,22 @@ mod tests {
         let Come::Rows(since, _) = tables.next().await else { panic!("rows were looked for") };
         assert_eq!((since, tables.looks_since()), (7, None));
         tables.look(8, |_| true);
-        assert_eq!(tables.finish_look().map(|(since, _)| since), Some(8));
-        assert!(tables.finish_look().is_none());
+        let found = tables.finish_look(Duration::MAX).await;
+        assert_eq!(found.unwrap().map(|(since, _)| since), Some(8));
+        assert_eq!(tables.finish_look(Duration::ZERO).await, Ok(None));
+    }
+    #[tokio::test]
+    async fn a_look_that_does_not_end_is_given_up_at_the_end() {
+        let reader = TableReader::new(None, NetnsSpec::Path("/proc/self/ns/net".into()));
+        let (mut tables, _) = TableWatch::start(reader, Duration::from_hours(1), || 1).unwrap();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let wait = move || {
+            let _ = ended.recv();
+            Vec::new()
+        };
+        tables.look = Some(Look { since: 7, rows: Beside::start(wait) });
+        assert!(tables.finish_look(Duration::ZERO).await.is_err());
+        assert_eq!(tables.looks_since(), None);
+        drop(end);
     }
 }

@@ -10,6 +10,7 @@ mod live;
 mod packets;
 mod ports;
 mod serve;
+mod serve_end;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;

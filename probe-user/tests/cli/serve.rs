@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -13,11 +14,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::live::{Bound, can_trace, listener, services};
+use super::live::{Bound, can_trace, listener, services, until};
 use super::{portclash, refused, run};
 
 /// Only a test that fails waits that long.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn options_in_force_are_printed_with_their_places_and_privileges_are_not_needed() {
@@ -63,25 +64,43 @@ fn wrong_options_are_named_with_their_place_before_anything_starts() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// What is said unless the arguments say otherwise.
+const USUAL: [[&str; 2]; 5] = [
+    ["--hooks", "stable"],
+    ["--netns", "/proc/self/ns/net"],
+    ["--pods", "none"],
+    ["--kubelet-log", "none"],
+    ["--listen", "none"],
+];
+
 /// A sidecar that is ready, with everything around it.
-struct Sidecar {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
+pub(super) struct Sidecar {
+    pub(super) child: Child,
+    /// `None` = it writes elsewhere, or nobody reads it any more.
+    pub(super) stdout: Option<BufReader<ChildStdout>>,
     stderr: BufReader<ChildStderr>,
     manager: UnixDatagram,
     said: String,
 }
 
 impl Sidecar {
-    fn start(config: &std::path::Path, manager: UnixDatagram, args: &[&str]) -> Self {
+    fn start(config: &Path, manager: UnixDatagram, args: &[&str]) -> Self {
+        Self::start_with(config, manager, args, Stdio::piped())
+    }
+
+    pub(super) fn start_with(
+        config: &Path,
+        manager: UnixDatagram,
+        args: &[&str],
+        stdout: impl Into<Stdio>,
+    ) -> Self {
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let address = manager.local_addr().unwrap();
-        let mut command = portclash(&["serve", "--hooks", "stable", "--netns", "/proc/self/ns/net"]);
-        command.args(["--pods", "none", "--kubelet-log", "none", "--listen", "none"]);
-        command.args(["--config", config.to_str().unwrap()]).args(args);
-        command.env("NOTIFY_SOCKET", address.as_pathname().unwrap());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let usual = USUAL.iter().filter(|[option, _]| !args.contains(option)).flatten();
+        let mut command = portclash(&["serve", "--config", config.to_str().unwrap()]);
+        command.args(usual).args(args).env("NOTIFY_SOCKET", address.as_pathname().unwrap());
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut sidecar = Self { child, stdout, stderr, manager, said: String::new() };
         sidecar.hear("READY=1");
@@ -89,7 +108,7 @@ impl Sidecar {
     }
 
     /// Waits for this word to the service manager.
-    fn hear(&mut self, wanted: &str) {
+    pub(super) fn hear(&mut self, wanted: &str) {
         let mut buffer = [0; 4096];
         loop {
             let Ok(length) = self.manager.recv(&mut buffer) else {
@@ -104,7 +123,7 @@ impl Sidecar {
     }
 
     /// Reads standard error up to a line with these words.
-    fn says(&mut self, words: &str) -> String {
+    pub(super) fn says(&mut self, words: &str) -> String {
         loop {
             let mut line = String::new();
             assert!(self.stderr.read_line(&mut line).unwrap() > 0, "never said {words}: {}", self.said);
@@ -115,18 +134,35 @@ impl Sidecar {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Its exit status, and all that it said on standard error.
+    pub(super) fn ended(mut self) -> (Option<i32>, String) {
+        let status = until(|| self.child.try_wait().unwrap());
+        if status.is_none() {
+            self.child.kill().unwrap();
+        }
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        (status.unwrap_or_else(|| panic!("it does not end: {}", self.said)).code(), self.said)
     }
 }
 
-/// Answers every POST with 200 and hands on its body.
+/// Hands on the body of every POST and answers it with 200.
 fn hook() -> (String, mpsc::Receiver<Value>) {
+    hook_that(|_| "200 OK")
+}
+
+/// Hands on the body of every POST and answers it with this status and these headers, told how many came before.
+pub(super) fn hook_that(
+    answer: impl Fn(usize) -> &'static str + Send + 'static,
+) -> (String, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
+        for (count, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             let mut reader = BufReader::new(&stream);
             let mut length = 0;
             loop {
@@ -142,7 +178,7 @@ fn hook() -> (String, mpsc::Receiver<Value>) {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            write!(&stream, "HTTP/1.1 {}\r\ncontent-length: 0\r\n\r\n", answer(count)).unwrap();
             if send.send(serde_json::from_slice(&body).unwrap()).is_err() {
                 return;
             }
@@ -171,7 +207,7 @@ fn a_sidecar_tells_counts_delivers_reloads_and_ends_in_order() {
     let post = posts.recv_timeout(PATIENCE).expect("a POST");
     assert_eq!(post["schema"], "portclash.incident/v1");
     let mut line = String::new();
-    sidecar.stdout.read_line(&mut line).unwrap();
+    sidecar.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), post, "standard output has the same");
 
     // A broken file changes nothing; one that is right again, what it can.
@@ -193,8 +229,6 @@ fn a_sidecar_tells_counts_delivers_reloads_and_ends_in_order() {
 
     sidecar.signal(Signal::SIGTERM);
     sidecar.hear("STOPPING=1");
-    let status = sidecar.child.wait().unwrap();
-    let mut rest = String::new();
-    sidecar.stderr.read_to_string(&mut rest).unwrap();
-    assert_eq!(status.code(), Some(0), "{}{rest}", sidecar.said);
+    let (status, said) = sidecar.ended();
+    assert_eq!(status, Some(0), "{said}");
 }

@@ -198,11 +198,16 @@ impl Deliveries {
         drop(snapshot);
     }
 
+    /// Takes no more incidents; those that wait hurry. For the time before [`Self::drain`].
+    pub fn close(&mut self) {
+        self.ways.iter_mut().for_each(Way::close);
+    }
+
     /// Waits until everything has arrived, at most for `limit`. What has not by then is given up, and counted in the
     /// result, which is what [`Self::views`] would say.
     pub async fn drain(mut self, limit: Duration) -> BTreeMap<&'static str, DeliveryView> {
         let deadline = Instant::now() + limit;
-        self.ways.iter_mut().for_each(Way::close);
+        self.close();
         for way in &mut self.ways {
             way.finish(deadline).await;
         }

@@ -141,7 +141,9 @@ impl Routes {
 }
 
 fn unknown() -> String {
-    format!("no such incident: the latest since the start are kept, at most {MAX_RECENT}; /incidents lists them")
+    format!(
+        "no such incident: the latest since the start are kept, at most {MAX_RECENT}; /incidents lists them"
+    )
 }
 
 fn incident(incident: &Incident) -> Reply {
