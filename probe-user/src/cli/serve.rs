@@ -284,7 +284,7 @@ pub(super) fn run(configured: Option<Configured>, common: &Common) -> Result<u8>
         let reload = async |node: Option<&str>| {
             // The stream ends only with the runtime.
             let _ = hangup.recv().await;
-            reread(&mut reloader, node)
+            reread(&mut reloader, &args.sources, node)
         };
         Box::pin(serve_start::serve(&args, common, reload)).await
     })
@@ -298,8 +298,8 @@ fn run_to_end<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
     result
 }
 
-/// Reads the options again; `None` = nothing changes, and it was said why.
-fn reread(reloader: &mut Reloader, node: Option<&str>) -> Option<Change> {
+/// Reads the options again; `None` = nothing changes, and it was said why. `started`: those that count until the next start.
+pub(super) fn reread(reloader: &mut Reloader, started: &PodSourceArgs, node: Option<&str>) -> Option<Change> {
     let reread = match reloader.read() {
         Ok(reread) => reread,
         Err(error) => {
@@ -318,7 +318,7 @@ fn reread(reloader: &mut Reloader, node: Option<&str>) -> Option<Change> {
     let args = &reread.new.args;
     let ways = ["webhook", "kubernetes-events", "otlp"];
     let changes_ways = reread.changed.iter().any(|key| ways.iter().any(|way| key.starts_with(way)));
-    let deliveries = changes_ways.then(|| args.deliveries(node.map(str::to_owned))).transpose();
+    let deliveries = changes_ways.then(|| args.deliver.options(node.map(str::to_owned), started)).transpose();
     let change = match deliveries {
         Ok(deliveries) => Change { settings: args.settings(), deliveries },
         Err(error) => {

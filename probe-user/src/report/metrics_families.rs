@@ -286,7 +286,7 @@ pub const FAMILIES: &[Family] = &[
     gauge(
         "portclash_delivery_up",
         &["sink"],
-        "1 if the last attempt to tell this sink worked, else 0.",
+        "0 after an attempt to tell this sink failed, until something arrives and nothing that failed waits, or until nothing waits and nothing failed for 15 minutes; else 1.",
         |now, out| {
             now.deliveries.iter().for_each(|(sink, delivery)| out.add([sink], delivery.trouble.is_none()));
         },

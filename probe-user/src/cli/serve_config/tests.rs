@@ -226,6 +226,21 @@ fn metrics_are_exported_as_often_as_the_file_says_and_that_changes_while_it_runs
     assert!(reloader.read().unwrap_err().to_string().contains("--otlp"));
 }
 
+#[cfg(feature = "kube")]
+#[test]
+fn a_change_of_one_way_changes_no_other_by_an_option_that_needs_a_new_start() {
+    use crate::pods::clients::ApiServer;
+    let (_folder, sources) = sources(&[], &[], Some("kubernetes-events = true\nkubeconfig = \"/first\""));
+    let started = configure(&sources).unwrap();
+    let pods = started.args.sources.clone();
+    let mut reloader = Reloader::new(started);
+    let other = "kubernetes-events = true\nkubeconfig = \"/second\"\nwebhook = \"http://127.0.0.1:1/\"";
+    std::fs::write(&sources.system_file, other).unwrap();
+    let ways = crate::cli::serve::reread(&mut reloader, &pods, None).unwrap().deliveries.unwrap();
+    assert!(ways.webhook.is_some());
+    assert_eq!(ways.events, Some(ApiServer::Kubeconfig("/first".into())));
+}
+
 #[test]
 fn every_option_is_one_that_a_file_and_a_variable_can_give() {
     let options = Options::of(&Cli::command());

@@ -22,7 +22,7 @@ const NODE_KUBECONFIGS: [&str; 2] =
 const MAX_LIST: u64 = 256 << 20;
 
 /// How to find the API server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiServer {
     /// By this kubeconfig.
     Kubeconfig(PathBuf),

@@ -1,19 +1,9 @@
 //! What one way says of itself: its counts, and its trouble, shared by its task and whoever asks.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
-
 use crate::serve::snapshot::DeliveryView;
-
-/// Counts of one way, and what waits.
-#[derive(Debug, Default)]
-struct State {
-    view: DeliveryView,
-    /// What was taken and has neither arrived nor been given up.
-    waiting: u64,
-}
 
 /// The account of one way.
 #[derive(Clone, Debug)]
@@ -21,18 +11,25 @@ pub(super) struct Account {
     name: &'static str,
     /// What it carries, in the plural.
     what: &'static str,
-    state: Arc<Mutex<State>>,
+    view: Arc<Mutex<DeliveryView>>,
+    /// What was taken and has neither arrived nor been given up.
+    waiting: Arc<AtomicU64>,
 }
 
 impl Account {
     /// One of a way of this name, which carries `what`.
     pub(super) fn new(name: &'static str, what: &'static str) -> Self {
-        Self { name, what, state: Arc::default() }
+        Self { name, what, view: Arc::default(), waiting: Arc::default() }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    /// That of a way which follows on another: the counts go on, and each knows what waits for itself.
+    pub(super) fn heir(&self) -> Self {
+        Self { waiting: Arc::default(), ..self.clone() }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut DeliveryView) -> T) -> T {
         // Whoever panicked left whole numbers behind.
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -40,46 +37,55 @@ impl Account {
     }
 
     pub(super) fn view(&self) -> DeliveryView {
-        self.with(|state| state.view.clone())
-    }
-
-    /// Goes on with the counts of another.
-    pub(super) fn inherit(&self, other: &Self) {
-        let DeliveryView { sent, failed, dropped, trouble: _ } = other.view();
-        self.with(|state| {
-            state.view.sent += sent;
-            state.view.failed += failed;
-            state.view.dropped += dropped;
-        });
+        self.with(|view| view.clone())
     }
 
     /// One more waits.
     pub(super) fn taken(&self) {
-        self.with(|state| state.waiting += 1);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One waits no more, and was not meant to arrive.
     pub(super) fn not_meant(&self) {
-        self.with(|state| state.waiting = state.waiting.saturating_sub(1));
+        self.wait_less(1);
+    }
+
+    fn wait_less(&self, count: u64) {
+        let less = |waiting: u64| Some(waiting.saturating_sub(count));
+        // Never an error: there is always a new number.
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     pub(super) fn arrived(&self, count: u64) {
-        let trouble = self.with(|state| {
-            state.waiting = state.waiting.saturating_sub(count);
-            state.view.sent += count;
-            state.view.trouble.take()
-        });
-        if trouble.is_some() {
+        self.wait_less(count);
+        self.with(|view| view.sent += count);
+    }
+
+    /// Nothing that failed waits any more.
+    pub(super) fn recovered(&self) {
+        if self.forget_trouble() {
             tracing::info!("{}: {} arrive again", self.name, self.what);
         }
     }
 
+    /// For a while nothing failed, because nothing was sent.
+    pub(super) fn quiet(&self) {
+        if self.forget_trouble() {
+            tracing::info!("{}: no {} wait, and for a while none failed", self.name, self.what);
+        }
+    }
+
+    /// Returns whether there was one.
+    pub(super) fn forget_trouble(&self) -> bool {
+        self.with(|view| view.trouble.take()).is_some()
+    }
+
     /// An attempt failed.
     pub(super) fn failed(&self, reason: &str) {
-        let known = self.with(|state| {
-            state.view.failed += 1;
-            let known = state.view.trouble.as_deref() == Some(reason);
-            state.view.trouble = Some(reason.to_owned());
+        let known = self.with(|view| {
+            view.failed += 1;
+            let known = view.trouble.as_deref() == Some(reason);
+            view.trouble = Some(reason.to_owned());
             known
         });
         if !known {
@@ -88,18 +94,13 @@ impl Account {
     }
 
     pub(super) fn given_up(&self, count: u64) {
-        self.with(|state| {
-            state.waiting = state.waiting.saturating_sub(count);
-            state.view.dropped += count;
-        });
+        self.wait_less(count);
+        self.with(|view| view.dropped += count);
     }
 
-    /// Waits for the end of the way's task; what has not arrived by then is given up.
-    pub(super) async fn finish(&self, task: &mut JoinHandle<()>, deadline: Instant) {
-        if timeout_at(deadline, &mut *task).await.is_err() {
-            task.abort();
-        }
-        let left = self.with(|state| state.waiting);
+    /// The time is over: what still waits is given up.
+    pub(super) fn give_up_rest(&self) {
+        let left = self.waiting.swap(0, Ordering::Relaxed);
         if left > 0 {
             self.given_up(left);
             tracing::warn!("{}: {left} {} did not arrive in time", self.name, self.what);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Patience;
-use super::way::{Carried, Carrier, Failure, Settled};
+use super::carrier::{Carried, Failure, Settled};
 use crate::diagnosis::incident::{Confidence, Incident, Outcome, Pod, Probe, Verdict};
 use crate::pods::clients::{Api, ApiError, ApiOptions, ApiServer, Call};
 
@@ -59,6 +59,12 @@ impl Events {
         Self { options, node, patience, series: Vec::new() }
     }
 
+    /// Goes on with the Events that another one made. Where the API server is another one, their next change finds nothing,
+    /// and makes them anew.
+    pub(super) fn take_over(&mut self, other: Self) {
+        self.series = other.series;
+    }
+
     async fn create(&self, event: &Value) -> Result<(), Failure> {
         let path = events_path(event.pointer("/metadata/namespace"));
         let body = Some(("application/json", event.to_string().into()));
@@ -107,7 +113,8 @@ impl Events {
         let hint = match code {
             401 => ": it does not accept the token or client certificate",
             403 => {
-                ": not allowed; the login needs the verbs create and patch on events (API group events.k8s.io)"
+                ": not allowed; the login needs the verbs create and patch on events (API group events.k8s.io), or the \
+                 namespace is being deleted or takes no more Events"
             }
             404 => ": not found; the namespace may have gone",
             _ => "",
@@ -130,8 +137,9 @@ impl Events {
     }
 }
 
-impl Carrier for Events {
-    async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
+impl Events {
+    /// Carries one.
+    pub(super) async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
         let Some(probe) = certain_probe(incident) else { return Ok(Carried::NotMeant) };
         let service = incident.service.as_ref().map(|service| service.address.clone());
         let about = About { pod: probe.pod.clone(), service };
@@ -150,15 +158,18 @@ impl Carrier for Events {
         Ok(Carried::Arrived)
     }
 
-    fn due(&self) -> Option<Instant> {
+    /// When [`Self::settle`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
         self.series.iter().filter(|series| series.held > 0).map(|series| series.due).min()
     }
 
-    async fn settle(&mut self, all: bool) -> Settled {
+    /// Sends some of what was held and is due, or some of all that is held.
+    pub(super) async fn settle(&mut self, all: bool) -> Settled {
         let now = Instant::now();
         let is_due = |series: &Series| series.held > 0 && (all || series.due <= now);
         let Some(index) = self.series.iter().position(is_due) else { return Settled::default() };
         let mut series = self.series.swap_remove(index);
+        let lane = series.about.pod.namespace.clone();
         let result = self.tell_repeats(&series).await;
         series.due = Instant::now() + self.patience.event_every;
         let settled = match result {
@@ -167,13 +178,13 @@ impl Carrier for Events {
                 let anew = name != series.name;
                 series.known = if anew { arrived } else { series.known + arrived };
                 series.name = name;
-                Settled { arrived, ..Settled::default() }
+                Settled { lane, arrived, ..Settled::default() }
             }
             Err(failure @ Failure::Never(_)) => {
                 let lost = std::mem::take(&mut series.held);
-                return Settled { lost, failure: Some(failure), ..Settled::default() };
+                return Settled { lane, lost, failure: Some(failure), ..Settled::default() };
             }
-            Err(failure) => Settled { failure: Some(failure), ..Settled::default() },
+            Err(failure) => Settled { lane, failure: Some(failure), ..Settled::default() },
         };
         self.series.push(series);
         settled

@@ -1,14 +1,19 @@
 //! Events against a stand-in of the API server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::pods::clients::Backoff;
 use crate::pods::clients::tests::DEADLINE;
 use crate::pods::clients::tests::certificates::Authority;
 use crate::pods::clients::tests::server::{Asked, Reply, Server};
 use crate::report::samples;
 use crate::serve::deliver::tests::{PATIENCE, incident, unanswered, until};
-use crate::serve::deliver::{Deliveries, Options, Patience};
+use crate::serve::deliver::{Deliveries, Options};
+
+#[path = "lane_tests.rs"]
+mod lanes;
 
 struct Lab {
     server: Server,

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::account::Account;
+use super::carrier::Failure;
 use super::otlp_metrics::OtlpMetrics;
-use super::way::Failure;
+use super::target::{Target, TargetError};
+use super::{Options, Patience, TargetOptions};
 use crate::serve::snapshot::{DeliveryView, Requests, Snapshot};
 
 /// Longest time for which a receiver that asks for patience is left alone.
@@ -17,25 +19,54 @@ const MAX_PATIENCE: Duration = Duration::from_mins(15);
 
 type Last = Box<Snapshot>;
 
+/// Exports as the options ask for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ExportPlan {
+    receiver: TargetOptions,
+    node: Option<String>,
+    every: Duration,
+}
+
+impl ExportPlan {
+    /// `None` = they ask for none.
+    pub(super) fn of(options: &Options) -> Option<Self> {
+        let (receiver, every) = (options.otlp.clone()?, options.otlp_metrics_every?);
+        Some(Self { receiver, node: options.node.clone(), every })
+    }
+
+    /// What exports them. Fails if an option is wrong.
+    pub(super) fn metrics(&self, patience: Patience) -> Result<OtlpMetrics, TargetError> {
+        let target = Target::new("--otlp", &self.receiver, patience.timeouts)?;
+        Ok(OtlpMetrics::new(target, self.node.clone()))
+    }
+}
+
 /// Exports at work. They end when this is dropped.
 pub(super) struct Exports {
+    plan: ExportPlan,
     account: Account,
     last: Option<oneshot::Sender<Last>>,
     task: JoinHandle<()>,
 }
 
 impl Exports {
-    /// The first one at once, then one `every` so often.
-    pub(super) fn start(
-        name: &'static str,
-        metrics: OtlpMetrics,
-        requests: Requests,
-        every: Duration,
-    ) -> Self {
-        let account = Account::new(name, "exports");
+    /// The first one at once, then one so often as `plan` says.
+    pub(super) fn start(plan: ExportPlan, metrics: OtlpMetrics, requests: Requests) -> Self {
+        Self::start_for(plan, metrics, requests, Account::new("otlp_metrics", "exports"))
+    }
+
+    fn start_for(plan: ExportPlan, metrics: OtlpMetrics, requests: Requests, account: Account) -> Self {
         let (last, is_last) = oneshot::channel();
-        let worker = Worker { metrics, requests, every, account: account.clone() };
-        Self { account, last: Some(last), task: tokio::spawn(worker.work(is_last)) }
+        let worker = Worker { metrics, requests, every: plan.every, account: account.clone() };
+        Self { plan, account, last: Some(last), task: tokio::spawn(worker.work(is_last)) }
+    }
+
+    /// Goes on by another plan, with the same counts, unless it is the same plan. An export that is under way is left: the
+    /// next one says all that it says.
+    pub(super) fn change(&mut self, plan: ExportPlan, metrics: OtlpMetrics, requests: Requests) {
+        if self.plan != plan {
+            *self = Self::start_for(plan, metrics, requests, self.account.heir());
+        }
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -44,11 +75,6 @@ impl Exports {
 
     pub(super) fn view(&self) -> DeliveryView {
         self.account.view()
-    }
-
-    /// Goes on with the counts of another.
-    pub(super) fn inherit(&self, other: &Self) {
-        self.account.inherit(&other.account);
     }
 
     /// Sends this one and no more. One that is under way is left: this one says all that it says.
@@ -62,7 +88,10 @@ impl Exports {
 
     /// Waits for the last one; if it has not arrived by then it is given up.
     pub(super) async fn finish(&mut self, deadline: Instant) {
-        self.account.finish(&mut self.task, deadline).await;
+        if timeout_at(deadline, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        self.account.give_up_rest();
     }
 }
 
@@ -106,7 +135,7 @@ impl Worker {
         };
         match self.metrics.export(snapshot).await {
             Ok(()) => {
-                self.account.arrived(1);
+                self.arrived();
                 next
             }
             Err(failure) => next.max(Instant::now() + self.note(failure)),
@@ -121,12 +150,17 @@ impl Worker {
 
     async fn export_last(&self, last: Last) {
         match self.metrics.export(last).await {
-            Ok(()) => self.account.arrived(1),
+            Ok(()) => self.arrived(),
             Err(failure) => {
                 self.note(failure);
                 self.account.given_up(1);
             }
         }
+    }
+
+    fn arrived(&self) {
+        self.account.arrived(1);
+        self.account.recovered();
     }
 
     /// Notes a failure. Returns how long the receiver wants to be left alone.

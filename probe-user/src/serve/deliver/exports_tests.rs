@@ -12,8 +12,8 @@ use crate::pods::clients::tests::server::{Asked, Reply, Server};
 use crate::pods::clients::tests::{DEADLINE, PATIENT};
 use crate::report::metrics::{Flavour, render};
 use crate::report::status_samples;
+use crate::serve::deliver::Deliveries;
 use crate::serve::deliver::tests::{PATIENCE, at, incident, until};
-use crate::serve::deliver::{Deliveries, Options, Patience, Target, TargetOptions};
 use crate::serve::snapshot::Request;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -204,6 +204,10 @@ async fn other_options_take_over_with_the_counts_until_none_is_asked_for() {
         (Server::start(None, |_| Reply::ok("")).await, Server::start(None, |_| Reply::ok("")).await);
     let mut deliveries = start(&first, HOUR, PATIENCE);
     until("it arrives", || view(&deliveries).sent == 1).await;
+    let task = |deliveries: &Deliveries| deliveries.exports.as_ref().unwrap().task.id();
+    let before = task(&deliveries);
+    deliveries.replace(&options(&first, HOUR), DEADLINE).unwrap();
+    assert_eq!(task(&deliveries), before, "what is not changed goes on");
     deliveries.replace(&options(&second, HOUR), DEADLINE).unwrap();
     until("it arrives there", || view(&deliveries).sent == 2).await;
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));

@@ -2,19 +2,24 @@
 //! so that none waits for another, and tracing waits for none. What does not arrive is counted.
 
 mod account;
+mod carrier;
 #[cfg(feature = "kube")]
 mod event;
 #[cfg(feature = "otlp")]
 mod exports;
+mod lanes;
 #[cfg(feature = "otlp")]
 mod otlp;
 #[cfg(feature = "otlp")]
 mod otlp_metrics;
+#[cfg(test)]
+mod reload_tests;
 mod target;
 #[cfg(test)]
 mod tests;
 mod way;
 mod webhook;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +31,8 @@ use tokio::time::Instant;
 use crate::diagnosis::incident::{Incident, Verdict};
 use crate::pods::clients::{Backoff, Timeouts, Trust, parse_url};
 use crate::serve::snapshot::{DeliveryView, Requests, Snapshot};
+use account::Account;
+use carrier::Plan;
 use way::Way;
 
 pub use target::{Target, TargetError};
@@ -108,23 +115,29 @@ struct Patience {
     /// Changes of one Event are this far apart.
     #[cfg_attr(not(feature = "kube"), expect(dead_code, reason = "only Events are changed"))]
     event_every: Duration,
+    /// A trouble is over after so long without a failure, if nothing waits.
+    quiet: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         let timeouts = Timeouts { total: Duration::from_secs(15), ..Timeouts::default() };
         let (give_up, event_every) = (Duration::from_mins(15), Duration::from_mins(1));
-        Self { timeouts, backoff: Backoff::default(), give_up, event_every }
+        Self { timeouts, backoff: Backoff::default(), give_up, event_every, quiet: Duration::from_mins(15) }
     }
 }
 
 /// The ways at work. They end when this is dropped.
 pub struct Deliveries {
     ways: Vec<Way>,
+    /// Ways that are no longer asked for, until they have ended; those that lost something stay to say so.
+    leaving: Vec<Way>,
     #[cfg(feature = "otlp")]
     exports: Option<exports::Exports>,
     /// Where to ask what is exported.
+    #[cfg(feature = "otlp")]
     requests: Requests,
+    patience: Patience,
 }
 
 impl Deliveries {
@@ -135,43 +148,19 @@ impl Deliveries {
     }
 
     fn start_with(options: &Options, patience: Patience, requests: Requests) -> Result<Self, TargetError> {
-        let mut ways = Vec::new();
-        if let Some(webhook) = &options.webhook {
-            let target = Target::new("--webhook", webhook, patience.timeouts)?;
-            ways.push(Way::start("webhook", webhook::Webhook::new(target), patience));
-        }
-        #[cfg(feature = "kube")]
-        if let Some(server) = &options.events {
-            let events = event::Events::new(server.clone(), options.node.clone(), patience);
-            ways.push(Way::start("event", events, patience));
-        }
-        #[cfg(feature = "otlp")]
-        if let Some(otlp) = &options.otlp {
-            let target = Target::new("--otlp", otlp, patience.timeouts)?;
-            ways.push(Way::start("otlp", otlp::Otlp::new(target, options.node.clone()), patience));
-        }
-        #[cfg(feature = "otlp")]
-        let exports = Self::exports(options, patience, &requests)?;
-        Ok(Self {
-            ways,
+        #[cfg(not(feature = "otlp"))]
+        drop(requests);
+        let mut none = Self {
+            ways: Vec::new(),
+            leaving: Vec::new(),
             #[cfg(feature = "otlp")]
-            exports,
+            exports: None,
+            #[cfg(feature = "otlp")]
             requests,
-        })
-    }
-
-    #[cfg(feature = "otlp")]
-    fn exports(
-        options: &Options,
-        patience: Patience,
-        requests: &Requests,
-    ) -> Result<Option<exports::Exports>, TargetError> {
-        let Some((otlp, every)) = options.otlp.as_ref().zip(options.otlp_metrics_every) else {
-            return Ok(None);
+            patience,
         };
-        let target = Target::new("--otlp", otlp, patience.timeouts)?;
-        let metrics = otlp_metrics::OtlpMetrics::new(target, options.node.clone());
-        Ok(Some(exports::Exports::start("otlp_metrics", metrics, requests.clone(), every)))
+        none.replace(options, Duration::ZERO)?;
+        Ok(none)
     }
 
     /// Hands an incident to every way; false alarms (verdict `none`) to none. Never waits.
@@ -181,9 +170,19 @@ impl Deliveries {
         }
     }
 
-    /// How each way goes, by its name: `webhook`, `event`, `otlp`, `otlp_metrics`.
+    /// How each way goes, by its name: `webhook`, `event`, `otlp`, `otlp_metrics`. One that is no longer asked for is there
+    /// until it has ended, and longer if it lost something.
     pub fn views(&self) -> BTreeMap<&'static str, DeliveryView> {
-        let ways = self.ways.iter().map(|way| (way.name(), way.view()));
+        let leaving = self.leaving.iter().filter_map(|way| {
+            let view = way.view();
+            if !way.is_finished() {
+                return Some((way.name(), view));
+            }
+            // What it lost remains true; its trouble is nobody's any more.
+            (view.dropped > 0).then_some((way.name(), DeliveryView { trouble: None, ..view }))
+        });
+        // One that came back goes on with the counts, so its view has all.
+        let ways = leaving.chain(self.ways.iter().map(|way| (way.name(), way.view())));
         #[cfg(feature = "otlp")]
         let ways = ways.chain(self.exports.iter().map(|exports| (exports.name(), exports.view())));
         ways.collect()
@@ -208,8 +207,9 @@ impl Deliveries {
     pub async fn drain(mut self, limit: Duration) -> BTreeMap<&'static str, DeliveryView> {
         let deadline = Instant::now() + limit;
         self.close();
-        for way in &mut self.ways {
-            way.finish(deadline).await;
+        self.ways.iter().chain(&self.leaving).for_each(|way| way.end_by(deadline));
+        for way in self.ways.iter_mut().chain(&mut self.leaving) {
+            way.finish().await;
         }
         #[cfg(feature = "otlp")]
         if let Some(exports) = &mut self.exports {
@@ -218,21 +218,52 @@ impl Deliveries {
         self.views()
     }
 
-    /// Goes on with other ways. The counts of those that stay go on; what the old ones still have is finished in the
-    /// background, at most for `limit`. If an option is wrong, nothing changes.
+    /// Goes on with these options. Ways that they do not change go on as they are; one that they change keeps its counts, and
+    /// what waits goes the new way; what waits for one that is no longer asked for is finished in the background, at most
+    /// for `limit`. If an option is wrong, nothing changes.
     pub fn replace(&mut self, options: &Options, limit: Duration) -> Result<(), TargetError> {
-        let new = Self::start(options, self.requests.clone())?;
-        let old = std::mem::replace(self, new);
+        let patience = self.patience;
+        let with_carrier = |plan: Plan| plan.carrier(patience).map(|carrier| (plan, carrier));
+        let plans = Plan::all(options).into_iter().map(with_carrier).collect::<Result<Vec<_>, _>>()?;
         #[cfg(feature = "otlp")]
-        if let (Some(heir), Some(exports)) = (&self.exports, &old.exports) {
-            heir.inherit(exports);
-        }
-        for mut way in old.ways {
-            if let Some(heir) = self.ways.iter_mut().find(|heir| heir.name() == way.name()) {
-                heir.inherit(&way);
+        self.replace_exports(options)?;
+        let mut old = std::mem::take(&mut self.ways);
+        for (plan, carrier) in plans {
+            if let Some(index) = old.iter().position(|way| way.name() == plan.name()) {
+                let mut way = old.swap_remove(index);
+                way.change(plan, carrier);
+                self.ways.push(way);
+            } else {
+                let account = self.account(plan.name());
+                self.ways.push(Way::start(plan, carrier, account, patience));
             }
+        }
+        for way in &mut old {
             way.close();
-            tokio::spawn(async move { way.finish(Instant::now() + limit).await });
+            way.end_by(Instant::now() + limit);
+        }
+        self.leaving.extend(old);
+        let ways = &self.ways;
+        self.leaving.retain(|way| !way.is_finished() || !ways.iter().any(|heir| heir.name() == way.name()));
+        Ok(())
+    }
+
+    /// The account of a way that is asked for: if it was before, its counts go on.
+    fn account(&self, name: &'static str) -> Account {
+        let before = self.leaving.iter().find(|way| way.name() == name);
+        before.map_or_else(|| Account::new(name, "incidents"), |way| way.account().heir())
+    }
+
+    #[cfg(feature = "otlp")]
+    fn replace_exports(&mut self, options: &Options) -> Result<(), TargetError> {
+        let Some(plan) = exports::ExportPlan::of(options) else {
+            self.exports = None;
+            return Ok(());
+        };
+        let metrics = plan.metrics(self.patience)?;
+        match &mut self.exports {
+            Some(exports) => exports.change(plan, metrics, self.requests.clone()),
+            none => *none = Some(exports::Exports::start(plan, metrics, self.requests.clone())),
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::carrier::{Carried, Failure};
 use super::target::Target;
-use super::way::{Carried, Carrier, Failure};
 use crate::diagnosis::incident::Incident;
 
 /// Where logs go, below the address that is given.
@@ -62,8 +62,9 @@ pub(super) fn rejected(answer: &[u8], all: u64) -> u64 {
     .min(all)
 }
 
-impl Carrier for Otlp {
-    async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
+impl Otlp {
+    /// Carries one.
+    pub(super) async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
         let body = request(incident, self.node.as_deref(), Timestamp::now()).to_string();
         let answer = self.target.deliver(body.into()).await?;
         match rejected(&answer.body, 1) {

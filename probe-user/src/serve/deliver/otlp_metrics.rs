@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::carrier::Failure;
 use super::otlp::{METRICS, path_for, rejected, resource, scope};
 use super::target::Target;
-use super::way::Failure;
 use crate::pods::clients::blocking;
 use crate::report::metrics_otlp::{self, Metric};
 use crate::serve::snapshot::Snapshot;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::TargetOptions;
-use super::way::Failure;
+use super::carrier::Failure;
 use crate::pods::clients::{
     Call, Login, Pem, Secret, Server, Timeouts, Trust, blocking, call, client_config, parse_url, token,
 };

@@ -18,6 +18,7 @@ pub(super) const PATIENCE: Patience = Patience {
     backoff: quick(),
     give_up: DEADLINE,
     event_every: Duration::from_millis(1),
+    quiet: DEADLINE,
 };
 
 /// For those who ask nothing.
@@ -42,16 +43,16 @@ pub(super) fn at(address: SocketAddr, path: &str) -> TargetOptions {
     TargetOptions { url: format!("http://{address}{path}"), ..TargetOptions::default() }
 }
 
-fn start(webhook: TargetOptions, patience: Patience) -> Deliveries {
+pub(super) fn start(webhook: TargetOptions, patience: Patience) -> Deliveries {
     let options = Options { webhook: Some(webhook), ..Options::default() };
     Deliveries::start_with(&options, patience, unanswered()).unwrap()
 }
 
-fn webhook(deliveries: &Deliveries) -> DeliveryView {
+pub(super) fn webhook(deliveries: &Deliveries) -> DeliveryView {
     deliveries.views().remove("webhook").unwrap()
 }
 
-fn view(sent: u64, failed: u64, dropped: u64) -> DeliveryView {
+pub(super) fn view(sent: u64, failed: u64, dropped: u64) -> DeliveryView {
     DeliveryView { sent, failed, dropped, trouble: None }
 }
 
@@ -147,13 +148,13 @@ async fn a_server_that_is_down_costs_nothing_but_what_does_not_fit() {
     let patience = Patience { backoff: Backoff::new(DEADLINE, DEADLINE), ..PATIENCE };
     let deliveries = start(at(nobody(), "/"), patience);
     deliveries.send(&incident(0));
-    // One is being tried; the queue holds the rest.
+    // Whatever is being tried waits as well.
     until("it is tried", || webhook(&deliveries).failed == 1).await;
     let all = u64::try_from(MAX_WAITING).unwrap();
     for number in 1..=all + 3 {
         deliveries.send(&incident(number));
     }
-    assert_eq!(webhook(&deliveries).dropped, 3);
+    assert_eq!(webhook(&deliveries).dropped, 4);
     // At the end there is a deadline.
     let view = deliveries.drain(Duration::from_millis(10)).await.remove("webhook").unwrap();
     assert_eq!((view.sent, view.dropped), (0, all + 4));
@@ -211,7 +212,15 @@ async fn other_options_take_over_with_the_counts_and_wrong_ones_change_nothing()
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
     deliveries.replace(&with(None), DEADLINE).unwrap();
     deliveries.send(&incident(3));
-    assert!(deliveries.views().is_empty());
+    until("the way ends", || deliveries.views().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_trouble_is_over_when_nothing_waits_and_nothing_has_failed_for_a_while() {
+    let server = Server::start(None, |_| Reply::status(400)).await;
+    let deliveries = start(at(server.address, "/"), Patience { quiet: Duration::ZERO, ..PATIENCE });
+    deliveries.send(&incident(1));
+    until("it is over", || webhook(&deliveries) == view(0, 1, 1)).await;
 }
 
 #[test]

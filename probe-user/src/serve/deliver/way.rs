@@ -1,101 +1,53 @@
-//! One way out: its queue, its attempts, its counts.
+//! One way out: what waits for it, and its task.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Patience;
 use super::account::Account;
+use super::carrier::{Carrier, Plan};
+use super::lanes::Waiting;
+use super::worker::Worker;
 use crate::diagnosis::incident::Incident;
 use crate::serve::snapshot::DeliveryView;
 
 /// Incidents that wait for one way. More are counted as dropped.
 pub(super) const MAX_WAITING: usize = 256;
 
-/// What became of an incident.
-#[derive(Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "kube"),
-    expect(dead_code, reason = "only Events are held, and not for every incident")
-)]
-pub(super) enum Carried {
-    /// It arrived.
-    Arrived,
-    /// It is not for this way.
-    NotMeant,
-    /// [`Carrier::settle`] will send it, with others.
-    Held,
-}
-
-/// Why it did not arrive. Never contains a token or what a server sent.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// Try again, not before that time.
-    Later { reason: String, after: Option<Duration> },
-    /// It will not get better.
-    Never(String),
-}
-
-impl Failure {
-    /// Try again.
-    pub(super) const fn later(reason: String) -> Self {
-        Self::Later { reason, after: None }
-    }
-}
-
-/// How incidents are carried on one way.
-pub(super) trait Carrier: Send + 'static {
-    /// Carries one.
-    fn carry(&mut self, incident: &Incident) -> impl Future<Output = Result<Carried, Failure>> + Send;
-
-    /// When [`Self::settle`] has something to do.
-    fn due(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Sends some of what was held and is due, or some of all that is held.
-    fn settle(&mut self, all: bool) -> impl Future<Output = Settled> + Send {
-        let _ = all;
-        std::future::ready(Settled::default())
-    }
-}
-
-/// What became of incidents that were held.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    /// Incidents that arrived.
-    pub(super) arrived: u64,
-    /// Incidents that were given up.
-    pub(super) lost: u64,
-    /// Why something did not arrive.
-    pub(super) failure: Option<Failure>,
-}
-
-/// Incidents on their way, each with the time it was handed over.
-type Queue = mpsc::Sender<(Instant, Arc<Incident>)>;
-
 /// One way at work. It ends when this is dropped.
 pub(super) struct Way {
-    queue: Option<Queue>,
+    plan: Plan,
+    queue: Option<mpsc::UnboundedSender<Waiting>>,
+    /// Bounds the queue: whatever waits has a place, also what the task has taken from the queue.
+    places: Arc<Semaphore>,
+    /// At most one per change of the options and attempt.
+    changes: mpsc::UnboundedSender<Carrier>,
     account: Account,
-    ending: watch::Sender<bool>,
+    end: watch::Sender<Option<Instant>>,
     task: JoinHandle<()>,
 }
 
 impl Way {
-    pub(super) fn start(name: &'static str, carrier: impl Carrier, patience: Patience) -> Self {
-        let (queue, incidents) = mpsc::channel(MAX_WAITING);
-        let (ending, is_ending) = watch::channel(false);
-        let account = Account::new(name, "incidents");
-        let worker = Worker { carrier, incidents, is_ending, account: account.clone(), patience };
-        Self { queue: Some(queue), account, ending, task: tokio::spawn(worker.work()) }
+    /// `carrier`: as `plan` says.
+    pub(super) fn start(plan: Plan, carrier: Carrier, account: Account, patience: Patience) -> Self {
+        let (queue, incidents) = mpsc::unbounded_channel();
+        let (changes, others) = mpsc::unbounded_channel();
+        let (end, is_end) = watch::channel(None);
+        let worker = Worker::new(carrier, incidents, others, account.clone(), patience);
+        let task = tokio::spawn(worker.work(is_end));
+        let places = Arc::new(Semaphore::new(MAX_WAITING));
+        Self { plan, queue: Some(queue), places, changes, account, end, task }
     }
 
     pub(super) const fn name(&self) -> &'static str {
         self.account.name()
+    }
+
+    pub(super) const fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(super) fn view(&self) -> DeliveryView {
@@ -105,124 +57,50 @@ impl Way {
     pub(super) fn send(&self, incident: &Arc<Incident>) {
         let Some(queue) = &self.queue else { return };
         self.account.taken();
-        if queue.try_send((Instant::now(), Arc::clone(incident))).is_err() {
+        let since = Instant::now();
+        let sent = Arc::clone(&self.places).try_acquire_owned().is_ok_and(|place| {
+            queue.send(Waiting { since, incident: Arc::clone(incident), _place: place }).is_ok()
+        });
+        if !sent {
             self.account.given_up(1);
         }
     }
 
-    /// Goes on with the counts of another.
-    pub(super) fn inherit(&self, other: &Self) {
-        self.account.inherit(&other.account);
+    /// Goes on by another plan, unless it is the same: an attempt that is under way ends; what waits, is held or comes then
+    /// goes the new way.
+    pub(super) fn change(&mut self, plan: Plan, carrier: Carrier) {
+        if self.plan != plan {
+            self.plan = plan;
+            // A task that has ended gave up what it had.
+            let _ = self.changes.send(carrier);
+        }
     }
 
     /// Takes no more incidents, and hurries.
     pub(super) fn close(&mut self) {
         self.queue = None;
-        self.ending.send_replace(true);
     }
 
-    /// Waits for the end of a closed way; what has not arrived by then is given up.
-    pub(super) async fn finish(&mut self, deadline: Instant) {
-        self.account.finish(&mut self.task, deadline).await;
+    /// Lets it end at that time, or at an earlier one that it was told before. What has not arrived by then is given up.
+    pub(super) fn end_by(&self, deadline: Instant) {
+        self.end.send_modify(|end| *end = Some(end.map_or(deadline, |before| before.min(deadline))));
+    }
+
+    /// Whether a closed way has ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits for the end of a closed way.
+    pub(super) async fn finish(&mut self) {
+        if (&mut self.task).await.is_err() {
+            self.account.give_up_rest();
+        }
     }
 }
 
 impl Drop for Way {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-struct Worker<C> {
-    carrier: C,
-    incidents: mpsc::Receiver<(Instant, Arc<Incident>)>,
-    is_ending: watch::Receiver<bool>,
-    account: Account,
-    patience: Patience,
-}
-
-impl<C: Carrier> Worker<C> {
-    async fn work(mut self) {
-        loop {
-            let due = self.carrier.due();
-            tokio::select! {
-                next = self.incidents.recv() => match next {
-                    Some((since, incident)) => self.carry(since, &incident).await,
-                    None => break,
-                },
-                () = until(due) => self.settle(false).await,
-            }
-        }
-        self.settle(true).await;
-    }
-
-    async fn carry(&mut self, since: Instant, incident: &Incident) {
-        let mut backoff = self.patience.backoff;
-        loop {
-            let failure = match self.carrier.carry(incident).await {
-                Ok(Carried::Arrived) => return self.account.arrived(1),
-                Ok(Carried::Held) => return,
-                Ok(Carried::NotMeant) => return self.account.not_meant(),
-                Err(failure) => failure,
-            };
-            let Some(wait) = self.note(failure, &mut backoff) else { return self.account.given_up(1) };
-            if since.elapsed() + wait > self.patience.give_up {
-                return self.account.given_up(1);
-            }
-            self.pause(wait).await;
-        }
-    }
-
-    /// The carrier decides when to try again what it still holds; at the end it is tried until the deadline.
-    async fn settle(&mut self, all: bool) {
-        let mut backoff = self.patience.backoff;
-        loop {
-            let Settled { arrived, lost, failure } = self.carrier.settle(all).await;
-            if arrived > 0 {
-                self.account.arrived(arrived);
-            }
-            self.account.given_up(lost);
-            let wait = failure.and_then(|failure| self.note(failure, &mut backoff));
-            if !all || (arrived == 0 && lost == 0 && wait.is_none()) {
-                return;
-            }
-            if let Some(wait) = wait {
-                self.pause(wait).await;
-            }
-        }
-    }
-
-    /// Notes a failure. Returns how long to wait before the next attempt, if there is to be one.
-    fn note(&self, failure: Failure, backoff: &mut crate::pods::clients::Backoff) -> Option<Duration> {
-        match failure {
-            Failure::Later { reason, after } => {
-                self.account.failed(&reason);
-                // A server may ask for patience, but not for more than an incident is kept.
-                Some(after.map_or_else(|| backoff.wait(), |after| after.min(self.patience.give_up)))
-            }
-            Failure::Never(reason) => {
-                self.account.failed(&reason);
-                None
-            }
-        }
-    }
-
-    /// Waits; at the end only briefly.
-    async fn pause(&mut self, wait: Duration) {
-        /// Between attempts when the time is nearly over.
-        const HURRY: Duration = Duration::from_millis(250);
-        let end = Instant::now() + wait;
-        tokio::select! {
-            () = tokio::time::sleep_until(end) => return,
-            _ = self.is_ending.wait_for(|ending| *ending) => {}
-        }
-        sleep(end.saturating_duration_since(Instant::now()).min(HURRY)).await;
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

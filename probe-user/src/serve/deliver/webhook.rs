@@ -1,7 +1,7 @@
 //! `--webhook`: each incident as JSON, one POST each.
 
+use super::carrier::{Carried, Failure};
 use super::target::Target;
-use super::way::{Carried, Carrier, Failure};
 use crate::diagnosis::incident::Incident;
 
 /// A webhook.
@@ -15,8 +15,9 @@ impl Webhook {
     }
 }
 
-impl Carrier for Webhook {
-    async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
+impl Webhook {
+    /// Carries one.
+    pub(super) async fn carry(&mut self, incident: &Incident) -> Result<Carried, Failure> {
         let body = serde_json::to_vec(incident).map_err(|error| Failure::Never(error.to_string()))?;
         self.target.deliver(body.into()).await.map(|_| Carried::Arrived)
     }
