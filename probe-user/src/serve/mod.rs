@@ -1,7 +1,8 @@
 //! `portclash serve`: the sidecar that stays and watches.
 //!
 //! One thread traces and diagnoses (the caller's runtime); another answers HTTP. They share [`recent::Recent`], the latest
-//! incidents, and the second asks the first for a [`snapshot::Snapshot`] whenever somebody wants numbers.
+//! incidents, and the second asks the first for a [`snapshot::Snapshot`] whenever somebody wants numbers. A third writes
+//! to standard output.
 
 pub mod counts;
 pub mod deliver;
@@ -10,6 +11,7 @@ mod gather;
 pub mod http;
 pub mod lines;
 pub mod notify;
+mod output;
 pub mod privileges;
 pub mod process;
 pub mod recent;

@@ -1,5 +1,6 @@
 //! The loop of the sidecar: what the trace says goes to those who want to know, until somebody says stop.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,11 +9,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::deliver::{self, Deliveries};
 use super::http;
 use super::notify::Notifier;
+use super::output::Output;
 use super::privileges::Confined;
 use super::recent::Recent;
 use super::recheck::Recheck;
 use super::recorder::Recorder;
-use super::sidecar::{Sidecar, Tellers};
+use super::sidecar::{Sidecar, Tellers, until};
 use super::snapshot::Request;
 use crate::memory;
 use crate::sources::live::LiveError;
@@ -84,6 +86,9 @@ pub enum ServeError {
     /// The kernel side.
     #[error(transparent)]
     Live(#[from] LiveError),
+    /// The thread that writes to standard output.
+    #[error("start the thread that writes to standard output: {0}")]
+    Output(#[source] io::Error),
     /// What was kept cannot be given up.
     #[error(transparent)]
     Privileges(#[from] super::privileges::PrivilegesError),
@@ -109,7 +114,9 @@ pub async fn run(
         confined,
         say,
     } = parts;
-    let mut sidecar = Sidecar::new(trace, Tellers { recorder, deliveries, recent, say }, settings, confined);
+    let output = start_output(say, confined.as_ref())?;
+    let tellers = Tellers { recorder, deliveries, output, recent, say };
+    let mut sidecar = Sidecar::new(trace, tellers, settings, confined);
     let end = watch(&mut sidecar, &mut recheck, &mut requests, &notifier, stop, reload).await;
     notifier.stopping();
     let deadline = Instant::now() + sidecar.drain_time();
@@ -117,8 +124,17 @@ pub async fn run(
     // A client that dawdles takes no time away from deliveries.
     let given_up = sidecar.close();
     stop_server(server, &sidecar, &mut requests, deadline).await;
-    sidecar.drain(until(deadline), given_up).await;
+    sidecar.drain(deadline, given_up).await;
     end
+}
+
+/// The thread that writes to standard output needs no privileges, whatever this one keeps.
+fn start_output(say: fn(&str), confined: Option<&Confined>) -> Result<Output, ServeError> {
+    let start = || Output::start(io::stdout(), say).map_err(ServeError::Output);
+    match confined {
+        Some(confined) => confined.sealed(start)?,
+        None => start(),
+    }
 }
 
 /// The loop. An error leaves what is open as it is: the end is in order all the same.
@@ -195,8 +211,4 @@ async fn stop_server(
             Some(request) = requests.recv() => sidecar.answer(request),
         }
     }
-}
-
-fn until(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }

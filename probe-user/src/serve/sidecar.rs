@@ -1,16 +1,18 @@
 //! The sidecar's state, and what it does with each thing that happens.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::deliver::{self, Deliveries};
 use super::exposure::{ExposureWatch, Look};
 use super::gather;
 use super::lines::Lines;
+use super::output::Output;
 use super::privileges::{Confined, PrivilegesError};
 use super::recent::Recent;
 use super::recorder::Recorder;
@@ -29,6 +31,7 @@ use crate::trace::Trace;
 pub(super) struct Tellers {
     pub(super) recorder: Option<Recorder>,
     pub(super) deliveries: Deliveries,
+    pub(super) output: Output,
     pub(super) recent: Recent,
     pub(super) say: fn(&str),
 }
@@ -46,7 +49,6 @@ pub(super) struct Sidecar {
     check_trouble: Option<String>,
     started_at: Nanos,
     kernel: Option<String>,
-    stdout: DeliveryView,
 }
 
 impl Sidecar {
@@ -67,7 +69,6 @@ impl Sidecar {
             exposure: ExposureWatch::default(),
             check_trouble: None,
             kernel: KernelInfo::read(std::path::Path::new("/")).release,
-            stdout: DeliveryView::default(),
         }
     }
 
@@ -128,7 +129,7 @@ impl Sidecar {
         let now = self.trace.now();
         self.tell_repeats(false);
         if self.lines.take(incident, now) {
-            self.write(|out| json::write_incident(out, incident).map(drop));
+            self.tellers.output.write(|out| json::write_incident(out, incident).map(drop));
         }
     }
 
@@ -136,33 +137,8 @@ impl Sidecar {
         let now = self.trace.now();
         let repeats = if all { self.lines.finish() } else { self.lines.due(now) };
         for line in &repeats {
-            self.write(|out| json::write_repeats(out, line));
+            self.tellers.output.write(|out| json::write_repeats(out, line));
         }
-    }
-
-    /// One line at a time, at once: whoever reads wants to know now. Standard output is one way of several: that nobody
-    /// reads it any more, or that it is full, is counted, and everything else goes on.
-    fn write(&mut self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
-        let mut out = io::stdout().lock();
-        match write(&mut out).and_then(|()| out.flush()) {
-            Ok(()) => {
-                self.stdout.sent += 1;
-                self.stdout.trouble = None;
-            }
-            Err(error) => self.output_failed(&error),
-        }
-    }
-
-    fn output_failed(&mut self, error: &io::Error) {
-        self.stdout.failed += 1;
-        self.stdout.dropped += 1;
-        let trouble = error.to_string();
-        if self.stdout.trouble.as_ref() != Some(&trouble) {
-            (self.tellers.say)(&format!(
-                "standard output: {trouble}; what cannot be written there is counted"
-            ));
-        }
-        self.stdout.trouble = Some(trouble);
     }
 
     fn say_news(&mut self) {
@@ -189,7 +165,7 @@ impl Sidecar {
         self.name_services(&mut look);
         for change in self.exposure.take(&look) {
             (self.tellers.say)(&format!("exposure: {}", change.text));
-            self.write(|out| json::write_exposure(out, &change));
+            self.tellers.output.write(|out| json::write_exposure(out, &change));
         }
     }
 
@@ -265,15 +241,13 @@ impl Sidecar {
     }
 
     fn snapshot(&self) -> Result<Snapshot, LoadError> {
-        let mut deliveries = self.tellers.deliveries.views();
-        deliveries.insert("stdout", self.stdout.clone());
         Ok(Snapshot {
             started_at: self.started_at,
             kernel: self.kernel.clone(),
             label_pods: self.settings.label_pods.is_some(),
             exposure: self.exposure.view().cloned(),
             recorder: self.tellers.recorder.as_ref().map(Recorder::view),
-            deliveries,
+            deliveries: self.views(),
             repeats: self.lines.repeats(),
             ..gather::snapshot(&self.trace, &self.counts)?
         })
@@ -287,32 +261,47 @@ impl Sidecar {
         self.take(updates);
         self.tell_repeats(true);
         match self.trace.summary() {
-            Ok(summary) => self.write(|out| json::write_summary(out, &summary)),
+            Ok(summary) => self.tellers.output.write(|out| json::write_summary(out, &summary)),
             Err(error) => (self.tellers.say)(&format!("no summary: {error}")),
         }
     }
 
-    /// Nothing follows: those who are told elsewhere hurry. Returns how much was given up before, for [`Self::drain`].
+    /// How each way out goes.
+    fn views(&self) -> BTreeMap<&'static str, DeliveryView> {
+        let mut views = self.tellers.deliveries.views();
+        views.insert("stdout", self.tellers.output.view());
+        views
+    }
+
+    /// Nothing follows: those who are told hurry. Returns how much was given up before, for [`Self::drain`].
     pub(super) fn close(&mut self) -> u64 {
         match self.snapshot() {
             Ok(last) => self.tellers.deliveries.export_last(Box::new(last)),
             Err(error) => tracing::warn!("no snapshot: {error}"),
         }
-        let before = dropped(&self.tellers.deliveries.views());
+        let before = dropped(&self.views());
         self.tellers.deliveries.close();
+        self.tellers.output.close();
         before
     }
 
     /// Gives them time until the deadline.
-    pub(super) async fn drain(self, deadline: Duration, given_up_before: u64) {
-        let given_up = dropped(&self.tellers.deliveries.drain(deadline).await);
-        let given_up = given_up.saturating_sub(given_up_before);
+    pub(super) async fn drain(self, deadline: Instant, given_up_before: u64) {
+        let Tellers { deliveries, mut output, say, .. } = self.tellers;
+        let (mut views, ()) = tokio::join!(deliveries.drain(until(deadline)), output.finish(deadline));
+        views.insert("stdout", output.view());
+        let given_up = dropped(&views).saturating_sub(given_up_before);
         if given_up > 0 {
-            (self.tellers.say)(&format!("{given_up} deliveries were given up at the end"));
+            say(&format!("{given_up} deliveries were given up at the end"));
         }
     }
 }
 
 fn dropped(views: &BTreeMap<&'static str, DeliveryView>) -> u64 {
     views.values().map(|view| view.dropped).sum()
+}
+
+/// Time that is left.
+pub(super) fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }

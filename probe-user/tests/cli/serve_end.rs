@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::sync::mpsc;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use serde_json::Value;
@@ -70,6 +71,29 @@ fn a_closed_standard_output_is_counted_and_everything_else_goes_on() {
     let (status, said) = scene.sidecar.ended();
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(said.matches("Broken pipe").count(), 1, "{said}");
+}
+
+#[test]
+fn a_reader_that_has_stopped_holds_up_neither_the_work_nor_the_end() {
+    if !can_trace() {
+        return;
+    }
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let room = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let full = vec![b'x'; usize::try_from(room).unwrap()];
+    writer.write_all(&full).unwrap();
+    let mut scene = Scene::start(&["--drain", "3s"], |_| "200 OK", writer);
+    scene.collide();
+    scene.collide();
+    scene.sidecar.signal(Signal::SIGTERM);
+    scene.sidecar.hear("STOPPING=1");
+    let (status, said) = scene.sidecar.ended();
+    assert_eq!(status, Some(0), "{said}");
+    // Two incidents and the summary.
+    assert!(said.contains("3 deliveries were given up at the end"), "{said}");
+    let mut written = Vec::new();
+    reader.read_to_end(&mut written).unwrap();
+    assert!(written == full, "nothing came through");
 }
 
 /// Asks for far more than the sockets hold, and reads none of it.
