@@ -55,6 +55,16 @@ pub fn advise(node: &NodeFacts, cause: &Cause) -> Vec<Advice> {
     }
 }
 
+/// The port that the advice depends on. `None` = for each service port of the node it is the same.
+pub(super) fn own_port(node: &NodeFacts, cause: &Cause) -> Option<u16> {
+    let port = cause.local?.port();
+    let same = match cause.verdict {
+        Verdict::Collision => !bound_on_purpose(node, port) && node.service_ports.contains(&port),
+        verdict => verdict == Verdict::ReuseDelay,
+    };
+    (!same).then_some(port)
+}
+
 /// Masquerading picks its ports by itself: from the socket's own port, else from the whole range of its rule.
 fn masquerade(node: &NodeFacts, local: Option<SocketAddr>) -> Advice {
     let (first, last) = node.node_port_range.unwrap_or(DEFAULT_NODE_PORTS);

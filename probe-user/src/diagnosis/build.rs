@@ -41,7 +41,7 @@ pub(super) fn incident(
         Verdict::Collision | Verdict::CollisionSnat | Verdict::ReuseDelay => {
             advisor.on(judged.verdict, connection, tables)
         }
-        _ => Vec::new(),
+        _ => Arc::default(),
     };
     Incident {
         schema: INCIDENT_SCHEMA,

@@ -131,7 +131,8 @@ impl Exhaustion {
             resets: Vec::new(),
             log_lines: Vec::new(),
             evidence: vec![Evidence { at: rfc3339(group.first), source: group.source.to_string(), text }],
-            advice: advise(node, &Cause { verdict: Verdict::Exhaustion, local: None, remote: key.remote }),
+            advice: advise(node, &Cause { verdict: Verdict::Exhaustion, local: None, remote: key.remote })
+                .into(),
         })
     }
 }

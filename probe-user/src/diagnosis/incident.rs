@@ -1,7 +1,9 @@
 //! The incident: all evidence about one failed connection, as the contract (`portclash.incident/v1`) writes it.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// What happened. `none` is never an incident; it is a count in the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -239,7 +241,14 @@ pub struct Incident {
     /// Everything that was seen, oldest first.
     pub evidence: Vec<Evidence>,
     /// What to do.
-    pub advice: Vec<Advice>,
+    // Incidents with one cause share it: it may list thousands of ports.
+    #[serde(serialize_with = "shared")]
+    #[schemars(with = "Vec<Advice>")]
+    pub advice: Arc<[Advice]>,
+}
+
+fn shared<S: Serializer>(advice: &Arc<[Advice]>, serializer: S) -> Result<S::Ok, S::Error> {
+    (**advice).serialize(serializer)
 }
 
 /// `portclash.summary/v1`

@@ -54,6 +54,7 @@ pub fn listen_conflict(conflict: &ListenConflict, node: &NodeFacts) -> Incident 
         resets: Vec::new(),
         log_lines: Vec::new(),
         evidence: texts.iter().map(evidence).collect(),
-        advice: advise(node, &Cause { verdict: Verdict::ListenConflict, local: Some(*local), remote: None }),
+        advice: advise(node, &Cause { verdict: Verdict::ListenConflict, local: Some(*local), remote: None })
+            .into(),
     }
 }

@@ -18,6 +18,7 @@ mod join;
 mod judge;
 mod lines;
 pub mod listen;
+pub(crate) mod size;
 mod state;
 mod tables;
 pub mod time;

@@ -140,7 +140,7 @@ impl From<ReadIncident> for Incident {
             resets,
             log_lines,
             evidence,
-            advice,
+            advice: advice.into(),
         }
     }
 }

@@ -114,7 +114,7 @@ fn advice(html: &mut Html, incident: &Incident) {
         return;
     }
     html.element("h3", &[], "What to do");
-    for advice in &incident.advice {
+    for advice in incident.advice.iter() {
         let Advised { before, commands, after } = advised(advice);
         html.element("p", &[], &before);
         for command in commands {

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 
@@ -130,7 +131,7 @@ fn everywhere(text: &str) -> Analysis {
         for evidence in &mut incident.evidence {
             evidence.text = text.to_owned();
         }
-        for advice in &mut incident.advice {
+        for advice in Arc::make_mut(&mut incident.advice) {
             (advice.why, advice.command, advice.persist) =
                 (text.to_owned(), Some(text.to_owned()), Some(text.to_owned()));
         }

@@ -58,11 +58,6 @@ pub fn write_probe(out: &mut impl Write, probe: &ProbeLine) -> io::Result<()> {
     write_line(out, probe)
 }
 
-/// Incidents as one JSON array.
-pub fn array<'a>(incidents: impl Iterator<Item = &'a Incident>) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&incidents.collect::<Vec<_>>())
-}
-
 /// Writes what was counted instead of told as one line.
 pub fn write_repeats(out: &mut impl Write, repeats: &Repeats) -> io::Result<()> {
     write_line(out, repeats)

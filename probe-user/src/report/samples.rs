@@ -3,6 +3,7 @@
 mod names;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::capture::LinkType;
 use crate::diagnosis::NodeFacts;
@@ -156,9 +157,9 @@ fn node() -> NodeFacts {
     }
 }
 
-fn advice(node: &NodeFacts, verdict: Verdict) -> Vec<Advice> {
+fn advice(node: &NodeFacts, verdict: Verdict) -> Arc<[Advice]> {
     let local = "10.23.77.129:36704".parse().ok().filter(|_| verdict == Verdict::Collision);
-    advise(node, &Cause { verdict, local, remote: "10.23.77.138:80".parse().ok() })
+    advise(node, &Cause { verdict, local, remote: "10.23.77.138:80".parse().ok() }).into()
 }
 
 pub(crate) fn no_backend() -> Incident {
@@ -224,7 +225,7 @@ pub(crate) fn other_reset() -> Incident {
     let mut incident = failed();
     incident.verdict = Verdict::OtherReset;
     incident.confidence = Confidence::Likely;
-    incident.advice.clear();
+    incident.advice = Arc::default();
     incident.evidence.push(seen(
         "19:09:03.100000000",
         "tcp_v4_send_reset (fentry)",
@@ -239,7 +240,7 @@ pub(crate) fn none() -> Incident {
     incident.verdict = Verdict::None;
     incident.confidence = Confidence::Likely;
     incident.duration_ms = Some(0);
-    incident.advice.clear();
+    incident.advice = Arc::default();
     incident.evidence.truncate(1);
     incident.evidence.push(seen(
         "19:09:02.534000000",

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::report::samples;
 
@@ -82,8 +84,9 @@ fn names_from_outside_cannot_steer_the_terminal() {
     incident.probe.as_mut().unwrap().container.clone_from(&evil);
     incident.service.as_mut().unwrap().name = Some(evil.clone());
     incident.evidence[0].text.clone_from(&evil);
-    incident.advice[0].why.clone_from(&evil);
-    incident.advice[0].command = Some(evil);
+    let advice = Arc::make_mut(&mut incident.advice);
+    advice[0].why.clone_from(&evil);
+    advice[0].command = Some(evil);
     let style = TextStyle { colour: false, width: 80 };
     let all =
         began_line(&incident, style) + &verdict_block(&incident, style) + &concluded_line(&incident, style);

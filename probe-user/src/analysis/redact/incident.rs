@@ -1,5 +1,7 @@
 //! What an incident holds.
 
+use std::sync::Arc;
+
 use super::Redactor;
 use super::names::Kind;
 use super::text::Trust;
@@ -132,7 +134,7 @@ impl Redactor {
         for Evidence { at, source, text } in evidence {
             (*at, *source, *text) = (self.text(at), self.text(source), self.text(text));
         }
-        for Advice { setting, value, command, persist, why } in advice {
+        for Advice { setting, value, command, persist, why } in Arc::make_mut(advice) {
             let texts = [Some(setting), value.as_mut(), command.as_mut(), persist.as_mut(), Some(why)];
             for text in texts.into_iter().flatten() {
                 *text = self.texts.rewrite(text, Trust::Advice, &mut self.names, &mut self.addresses);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::report::analysis_samples as samples;
 use crate::report::analysis_text::{Signs, report};
@@ -152,7 +154,7 @@ proptest::proptest! {
             for line in &mut incident.log_lines {
                 (line.text, line.file) = (text.clone(), format!("/var/log/{name}.log"));
             }
-            incident.advice[0].command = Some(format!("ss -Htan dst {address} dport = :80"));
+            Arc::make_mut(&mut incident.advice)[0].command = Some(format!("ss -Htan dst {address} dport = :80"));
         }
         let analysis = redacted(analysis);
         let out = outputs(&analysis);
@@ -210,13 +212,14 @@ fn advice_of_this_program_stays_but_for_addresses_and_that_of_others_does_not() 
         Redactor::new([7; 32]).incident(&mut after);
         let address = after.connection.remote.clone().unwrap();
         let address = address.split(':').next().unwrap();
-        for (before, after) in before.advice.iter().zip(&after.advice) {
+        for (before, after) in before.advice.iter().zip(after.advice.iter()) {
             let before = format!("{before:?}").replace("10.23.77.138", address);
             assert_eq!(before, format!("{after:?}"));
         }
     }
     let mut foreign = incidents::hijacked();
-    foreign.advice[0].command = Some("ssh \"root@db.acme.example\" -- systemctl restart acme".to_owned());
+    Arc::make_mut(&mut foreign.advice)[0].command =
+        Some("ssh \"root@db.acme.example\" -- systemctl restart acme".to_owned());
     foreign.started_at = "acme".to_owned();
     foreign.probe.as_mut().unwrap().handler = "acme".to_owned();
     foreign.service.as_mut().unwrap().protocol = "acme".to_owned();

@@ -151,7 +151,7 @@ fn an_event_says_what_happened_and_what_to_do() {
 #[test]
 fn a_note_is_never_too_long_and_never_has_half_a_command() {
     let mut incident = samples::no_backend();
-    incident.advice[0].command = Some("sysctl ".repeat(200));
+    Arc::make_mut(&mut incident.advice)[0].command = Some("sysctl ".repeat(200));
     let mut probe = incident.probe.clone().unwrap();
     let text = note(&incident, &probe, None);
     assert!(

@@ -7,11 +7,13 @@ use http::header::{
 };
 use http::{HeaderValue, Response, StatusCode};
 
-use super::body::{Answer, Content};
+use super::body::{Answer, Content, Listing};
 use crate::report::html::POLICY;
 
 /// What a browser may do with anything that is no page.
 const NOTHING: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) const JSON: &str = "application/json";
 
 /// An answer.
 pub(super) type Reply = Response<Answer>;
@@ -43,6 +45,11 @@ pub(super) fn text(status: StatusCode, message: &str) -> Reply {
 /// Text in a format of its own.
 pub(super) fn of_kind(kind: &'static str, content: impl Into<Bytes>) -> Reply {
     reply(StatusCode::OK, kind, Content::Whole(content.into()))
+}
+
+/// The latest incidents.
+pub(super) fn listing(incidents: Listing) -> Reply {
+    reply(StatusCode::OK, JSON, Content::Incidents(incidents))
 }
 
 /// A page for people.

@@ -10,12 +10,13 @@ use percent_encoding::percent_decode_str;
 
 use super::access::Access;
 use super::asking::{Asking, Silent};
+use super::body::Listing;
 use super::capture;
-use super::reply::{Reply, no_token, of_kind, page, read_only, text, too_many};
+use super::reply::{JSON, Reply, listing, no_token, of_kind, page, read_only, text, too_many};
 use crate::analysis::model::{Analysed, Analysis};
 use crate::diagnosis::incident::{Incident, Summary};
 use crate::report::metrics::{Flavour, render};
-use crate::report::{html, json, status_page};
+use crate::report::{html, status_page};
 use crate::serve::recent::{Kept, MAX_RECENT, Recent};
 use crate::serve::snapshot::Snapshot;
 
@@ -113,9 +114,7 @@ impl Routes {
                 );
             }
         };
-        let kept = self.recent.newest_first();
-        let incidents = kept.iter().take(limit).map(|kept| &*kept.incident);
-        as_json(json::array(incidents))
+        listing(Listing::new(self.recent.clone(), limit))
     }
 
     /// The incident as a page. What the evidence lacks now may have been lacking then.
@@ -142,18 +141,16 @@ impl Routes {
 }
 
 fn unknown() -> String {
-    format!("no such incident: the latest {MAX_RECENT} since the start are kept, /incidents lists them")
+    format!(
+        "no such incident: the latest since the start are kept, at most {MAX_RECENT}; /incidents lists them"
+    )
 }
 
 fn incident(incident: &Incident) -> Reply {
-    as_json(serde_json::to_vec(incident))
-}
-
-fn as_json(bytes: serde_json::Result<Vec<u8>>) -> Reply {
-    match bytes {
+    match serde_json::to_vec(incident) {
         Ok(mut bytes) => {
             bytes.push(b'\n');
-            of_kind("application/json", bytes)
+            of_kind(JSON, bytes)
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot be written as JSON: {error}")),
     }

@@ -44,6 +44,7 @@ async fn incidents_are_listed_the_newest_first_and_no_more_than_asked_for() {
     };
     assert_eq!(ids("/incidents").await, "cba");
     assert_eq!(ids("/incidents?x=1&limit=2").await, "cb");
+    assert_eq!(ids("/incidents?limit=0").await, "");
     assert_eq!(get(played.address(), "/incidents?limit=-1").await.status, 400);
 }
 
@@ -180,7 +181,9 @@ async fn head_is_get_without_the_body() {
     for path in ["/", "/metrics", "/incidents", "/livez", "/readyz", "/nothing"] {
         let (head, get) = (ask(played.address(), "HEAD", path, "").await, get(played.address(), path).await);
         assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
-        assert_eq!(head.header("content-length"), Some(&*get.body.len().to_string()), "{path}");
+        // How long a list is shows only while it is sent.
+        let length = (path != "/incidents").then(|| get.body.len().to_string());
+        assert_eq!(head.header("content-length"), length.as_deref(), "{path}");
     }
 }
 

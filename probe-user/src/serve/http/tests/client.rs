@@ -18,7 +18,11 @@ impl Got {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head, body: bytes[end + 4..].to_vec() }
+        let mut got = Self { status, head, body: bytes[end + 4..].to_vec() };
+        if got.header("transfer-encoding") == Some("chunked") {
+            got.body = pieces(&got.body).concat();
+        }
+        got
     }
 
     pub(super) fn text(&self) -> String {
@@ -31,6 +35,18 @@ impl Got {
             found.eq_ignore_ascii_case(name).then_some(value)
         })
     }
+}
+
+/// The chunks of a body that came in pieces, the last of which is empty.
+fn pieces(mut body: &[u8]) -> Vec<&[u8]> {
+    let mut pieces = Vec::new();
+    while pieces.last().is_none_or(|last: &&[u8]| !last.is_empty()) && !body.is_empty() {
+        let end = body.windows(2).position(|window| window == b"\r\n").expect("a whole line");
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
+        pieces.push(&body[end + 2..end + 2 + size]);
+        body = &body[end + 2 + size + 2..];
+    }
+    pieces
 }
 
 /// Sends `request` and reads until the server closes.
