@@ -83,7 +83,7 @@ impl Sidecar {
     pub(super) fn set_settings(&mut self, settings: Settings) {
         self.lines.set_repeat_every(settings.repeat_every);
         let (bytes, files) = settings.record_limits;
-        if let Some(recorder) = &mut self.tellers.recorder {
+        if let Some(recorder) = &self.tellers.recorder {
             recorder.set_limits(bytes, files);
         }
         self.settings = settings;
@@ -121,9 +121,8 @@ impl Sidecar {
         self.counts.take(incident, self.settings.label_pods);
         self.tellers.recent.push(Arc::clone(incident));
         self.tellers.deliveries.send(incident);
-        let recorder = self.tellers.recorder.as_mut();
-        if let Some(path) = recorder.and_then(|recorder| recorder.concluded(incident)) {
-            self.tellers.recent.captured(&incident.id, path);
+        if let Some(recorder) = &mut self.tellers.recorder {
+            recorder.concluded(incident);
         }
         let now = self.trace.now();
         self.tell_repeats(false)?;
@@ -298,7 +297,15 @@ impl Sidecar {
             Err(error) => tracing::warn!("no snapshot: {error}"),
         }
         let before = dropped(&self.tellers.deliveries.views());
-        let after = dropped(&self.tellers.deliveries.drain(deadline).await);
+        let mut recorder = self.tellers.recorder.take();
+        let captures = async {
+            if let Some(recorder) = &mut recorder {
+                recorder.drain(deadline).await;
+            }
+        };
+        let (views, ()) = tokio::join!(self.tellers.deliveries.drain(deadline), captures);
+        recorder.iter_mut().flat_map(Recorder::take_news).for_each(|text| (self.tellers.say)(&text));
+        let after = dropped(&views);
         let given_up = after.saturating_sub(before);
         if given_up > 0 {
             (self.tellers.say)(&format!("{given_up} deliveries were given up at the end"));
