@@ -185,6 +185,13 @@ impl Sidecar {
         waited.with_context(|| format!("it is {:?}", self.metrics().map(|metrics| metrics.sum(name, labels))))
     }
 
+    /// Waits until so many captures are written: an incident is told first.
+    pub fn wait_for_captures(&mut self, count: u32) -> Result<()> {
+        let enough = |written: Option<f64>| written.is_some_and(|written| written >= f64::from(count));
+        let written = "portclash_recorder_captures_written_total";
+        self.wait_for_metric(written, &[], Duration::from_secs(15), enough)
+    }
+
     /// Incidents on standard output so far.
     pub fn incidents(&self) -> Vec<Value> {
         self.program.incidents()

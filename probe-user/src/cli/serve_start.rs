@@ -20,7 +20,7 @@ use crate::serve::notify::Notifier;
 use crate::serve::privileges::Confined;
 use crate::serve::recent::Recent;
 use crate::serve::recheck::Recheck;
-use crate::serve::recorder::{self, Recorder};
+use crate::serve::recorder::{self, Opened, Recorder};
 use crate::serve::run::{Change, End, Parts, Settings, run};
 use crate::serve::snapshot::Requests;
 use crate::sources::kubelet_log::{KubeletLogSource, node_root};
@@ -93,7 +93,7 @@ pub(super) async fn serve(
     let parts = Parts {
         trace,
         recheck,
-        recorder,
+        recorder: recorder.map(|opened| opened.start(recent.clone())),
         deliveries,
         recent,
         requests: asked,
@@ -145,7 +145,7 @@ fn without_going_there(netns: &NetnsSpec) -> Option<String> {
     ))
 }
 
-fn open_recorder(dir: PathBuf, settings: &Settings) -> Result<Recorder> {
+fn open_recorder(dir: PathBuf, settings: &Settings) -> Result<Opened> {
     let (max_bytes, max_files) = settings.record_limits;
     Recorder::open(recorder::Options { dir, max_bytes, max_files }).context("--record")
 }

@@ -86,7 +86,7 @@ pub(crate) fn busy() -> Snapshot {
             bytes: 81_920,
             written: 43,
             removed: 3,
-            failed: CapturesFailed { rate: 2, write: 1 },
+            failed: CapturesFailed { queue: 0, rate: 2, write: 1 },
             packets_dropped: PacketsDropped { late: 5, of_long_connections: 70, no_room: 0 },
             trouble: Some("write /var/lib/portclash: no space left on device".to_owned()),
         }),

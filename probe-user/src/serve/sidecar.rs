@@ -84,7 +84,7 @@ impl Sidecar {
     pub(super) fn set_settings(&mut self, settings: Settings) {
         self.lines.set_repeat_every(settings.repeat_every);
         let (bytes, files) = settings.record_limits;
-        if let Some(recorder) = &mut self.tellers.recorder {
+        if let Some(recorder) = &self.tellers.recorder {
             recorder.set_limits(bytes, files);
         }
         self.settings = settings;
@@ -122,9 +122,8 @@ impl Sidecar {
         self.counts.take(incident, self.settings.label_pods);
         self.tellers.recent.push(Arc::clone(incident));
         self.tellers.deliveries.send(incident);
-        let recorder = self.tellers.recorder.as_mut();
-        if let Some(path) = recorder.and_then(|recorder| recorder.concluded(incident)) {
-            self.tellers.recent.captured(&incident.id, path);
+        if let Some(recorder) = &mut self.tellers.recorder {
+            recorder.concluded(incident);
         }
         let now = self.trace.now();
         self.tell_repeats(false);
@@ -287,8 +286,15 @@ impl Sidecar {
 
     /// Gives them time until the deadline.
     pub(super) async fn drain(self, deadline: Instant, given_up_before: u64) {
-        let Tellers { deliveries, mut output, say, .. } = self.tellers;
-        let (mut views, ()) = tokio::join!(deliveries.drain(until(deadline)), output.finish(deadline));
+        let Tellers { deliveries, mut output, mut recorder, say, .. } = self.tellers;
+        let captures = async {
+            if let Some(recorder) = &mut recorder {
+                recorder.drain(until(deadline)).await;
+            }
+        };
+        let (mut views, (), ()) =
+            tokio::join!(deliveries.drain(until(deadline)), output.finish(deadline), captures);
+        recorder.iter_mut().flat_map(Recorder::take_news).for_each(|text| say(&text));
         views.insert("stdout", output.view());
         let given_up = dropped(&views).saturating_sub(given_up_before);
         if given_up > 0 {

@@ -133,6 +133,8 @@ impl PacketsDropped {
 /// Captures that were not written, although there were packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapturesFailed {
+    /// Too many waited for the disk.
+    pub queue: u64,
     /// There were more incidents than are captured in such a time.
     pub rate: u64,
     /// They could not be written.
@@ -141,8 +143,8 @@ pub struct CapturesFailed {
 
 impl CapturesFailed {
     /// Each reason, as metrics name it, and how many captures.
-    pub const fn by_reason(self) -> [(&'static str, u64); 2] {
-        [("rate", self.rate), ("write", self.write)]
+    pub const fn by_reason(self) -> [(&'static str, u64); 3] {
+        [("queue", self.queue), ("rate", self.rate), ("write", self.write)]
     }
 }
 

@@ -80,6 +80,7 @@ fn finish(lab: &mut Lab, mut running: Sidecar, made: &Made, series: &Series) -> 
     let enough = |found: Option<f64>| found.is_some_and(|found| found >= collisions);
     let waited =
         running.wait_for_metric("portclash_incidents_total", &collision, Duration::from_secs(20), enough);
+    let written = running.wait_for_captures(u32::try_from(made.collisions)?);
     let metrics = running.metrics()?;
     let usage = Usage::of(running.pid())?;
     let ready = running.ready_after();
@@ -110,6 +111,7 @@ fn finish(lab: &mut Lab, mut running: Sidecar, made: &Made, series: &Series) -> 
     });
     lab.note("result", &format!("{result:#}"));
     waited.context("collisions are missing")?;
+    written.context("captures are missing")?;
     ensure!(found == made.collisions, "{} collisions were made, {found} found: {result:#}", made.collisions);
     let captures = metrics.count("portclash_recorder_captures_written_total", &[]);
     ensure!(captures == found, "{found} were found, {captures} captures written: {result:#}");

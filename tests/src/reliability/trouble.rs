@@ -81,6 +81,7 @@ pub fn sigkill(_: &mut Lab, times: u32) -> Result<Value> {
     let mut again = Sidecar::start(&["--record", "/run/sigkill"])?;
     collide(39_000, SHORT)?;
     wait_for_collisions(&mut again, 1)?;
+    again.wait_for_captures(1)?;
     let captures = again.metrics()?.count("portclash_recorder_captures", &[]);
     again.stop()?;
     ensure!(captures == 1, "{captures} captures instead of 1");
@@ -293,10 +294,15 @@ fn disk_full_in(lab: &mut Lab, folder: &str) -> Result<Value> {
     services(39_030, 4)?;
     let captures = format!("{folder}/captures");
     let mut running = Sidecar::start(&["--record", &captures])?;
-    let written = "portclash_recorder_captures_written_total";
-    let failed = "portclash_recorder_captures_failed_total";
+    let names = ["captures_written_total", "captures_failed_total", "up"];
+    let is = |sidecar: &Sidecar, expected: [u64; 3]| -> Result<bool> {
+        let metrics = sidecar.metrics()?;
+        Ok(names.map(|name| metrics.count(&format!("portclash_recorder_{name}"), &[])) == expected)
+    };
+    let limit = Duration::from_secs(15);
     collide(39_030, SHORT)?;
     wait_for_collisions(&mut running, 1)?;
+    running.wait_for_captures(1)?;
     let filler = format!("{folder}/filler");
     // Until nothing more fits.
     let full = std::fs::write(&filler, vec![0; 1 << 20]);
@@ -305,17 +311,11 @@ fn disk_full_in(lab: &mut Lab, folder: &str) -> Result<Value> {
         collide(port, SHORT)?;
     }
     wait_for_collisions(&mut running, 3)?;
-    let metrics = running.metrics()?;
-    let counts = [metrics.count(written, &[]), metrics.count(failed, &[])];
-    ensure!(counts == [1, 2], "written and failed: {counts:?}");
-    ensure!(metrics.count("portclash_recorder_up", &[]) == 0, "it is said to be up");
+    running.wait_until("two failed, and it is down", limit, |sidecar| is(sidecar, [1, 2, 0]))?;
     std::fs::remove_file(filler)?;
     collide(39_033, SHORT)?;
     wait_for_collisions(&mut running, 4)?;
-    let metrics = running.metrics()?;
-    let counts = [metrics.count(written, &[]), metrics.count(failed, &[])];
-    ensure!(counts == [2, 2], "written and failed after there was room: {counts:?}");
-    ensure!(metrics.count("portclash_recorder_up", &[]) == 1, "it is said not to be up");
+    running.wait_until("the fourth is written, and it is up", limit, |sidecar| is(sidecar, [2, 2, 1]))?;
     let files = std::fs::read_dir(&captures)?.count();
     let stopped = running.stop()?;
     lab.note("portclash serve said", &stopped.messages);

@@ -39,6 +39,7 @@ pub(super) fn seed(lab: &mut Lab) -> Result<()> {
     let mut running = Sidecar::start(&["--record", CAPTURES])?;
     let client = connect.run()?;
     running.wait_for_incidents(1)?;
+    running.wait_for_captures(1)?;
     let told = running.incidents();
     let id = told.first().and_then(|incident| incident.get("id")?.as_str()).context("no id")?.to_owned();
     let id = id.replace('[', "%5B").replace(']', "%5D");

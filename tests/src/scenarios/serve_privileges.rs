@@ -71,6 +71,7 @@ fn play(lab: &mut Lab, port: u16, capabilities: &str, arguments: &[&str]) -> Res
     let before = threads(running.pid())?;
     let client = connect.run()?;
     running.wait_for_incidents(1)?;
+    running.wait_for_captures(1)?;
     let captures = std::fs::read_dir(CAPTURES)?.count();
     let after = threads(running.pid())?;
     let stopped = running.stop()?;

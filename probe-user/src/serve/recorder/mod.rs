@@ -1,26 +1,35 @@
 //! The flight recorder: the packets of each incident as a capture of its own, within limits.
 //!
 //! Packets of flagged connections wait, bounded in number, until diagnosis says what the connection was; then they are
-//! written at once, with the incident itself, to a file that appears whole or not at all.
+//! written, with the incident itself, to a file that appears whole or not at all. A thread of its own writes, because a disk
+//! may be slow: tracing never waits for it.
 
+mod content;
 mod folder;
+mod queue;
 mod rate;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use content::Capture;
 pub use folder::RecorderError;
 use folder::{Folder, Limits};
-use rate::Rate;
+use queue::Queue;
+use rate::{LeftOut, Rate};
+use writer::Writer;
 
+use super::recent::Recent;
 use super::snapshot::{CapturesFailed, PacketsDropped, RecorderView};
 use crate::diagnosis::incident::Incident;
 use crate::node::netns;
-use crate::report::capture_file::{CaptureFile, Descriptions, Whose};
-use crate::report::packet_comments::comments;
 use crate::report::packet_waiting::{Taken, Waiting};
-use crate::report::pcapng::Statistics;
 use crate::sources::packets::{LivePacket, PacketDevice};
 
 /// Packets that wait for their incident, of all connections: about 2 MiB.
@@ -28,9 +37,6 @@ const MAX_WAITING: usize = 4096;
 /// Packets of one connection that are kept, the first ones: a handshake that died in every namespace and device that it
 /// crossed, retransmits included. A connection that lives needs no more.
 const MAX_OF_ONE: usize = 256;
-
-/// While captures cannot be written, whether they can again is tried this often: the next incident may be days away.
-const CHECK_EVERY: Duration = Duration::from_mins(1);
 
 /// Where captures go, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,54 +49,66 @@ pub struct Options {
     pub max_files: usize,
 }
 
+/// A recorder that does not record yet: its thread may begin only after privileges were dropped.
+pub struct Opened(Folder);
+
+impl Opened {
+    /// Begins, within a tokio runtime. `recent` is told where the capture of each incident is.
+    pub fn start(self, recent: Recent) -> Recorder {
+        let writer = Writer::new(self.0, netns::whose);
+        let mut recorder = Recorder::new(Queue::new(writer.view()));
+        let queue = Arc::clone(&recorder.queue);
+        recorder.writing = Some(tokio::task::spawn_blocking(move || queue.serve(writer, &recent)));
+        recorder
+    }
+}
+
 /// Writes one capture per incident.
 pub struct Recorder {
-    folder: Folder,
-    whose: Whose,
     waiting: Waiting<()>,
     /// Packets beyond [`MAX_OF_ONE`] of connections that wait, by device.
     beyond: BTreeMap<u32, BTreeMap<PacketDevice, u64>>,
     dropped: PacketsDropped,
     rate: Rate,
-    written: u64,
+    beyond_rate: LeftOut,
+    beyond_queue: LeftOut,
     failed: CapturesFailed,
-    trouble: Option<Trouble>,
+    queue: Arc<Queue>,
+    writing: Option<JoinHandle<()>>,
     news: Vec<String>,
 }
 
-/// Captures cannot be written.
-struct Trouble {
-    text: String,
-    /// Size of what could not be written.
-    bytes: usize,
-    /// When it was last seen to last.
-    seen: Instant,
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Recorder {
     /// Makes the directory if it is missing, takes away what an earlier run left half written, and what exceeds the limits.
-    pub fn open(options: Options) -> Result<Self, RecorderError> {
+    pub fn open(options: Options) -> Result<Opened, RecorderError> {
         let limits = Limits { bytes: options.max_bytes, files: options.max_files };
-        Ok(Self {
-            folder: Folder::open(options.dir, limits)?,
-            whose: netns::whose,
+        Folder::open(options.dir, limits).map(Opened)
+    }
+
+    fn new(queue: Queue) -> Self {
+        Self {
             waiting: Waiting::new(MAX_WAITING),
             beyond: BTreeMap::new(),
             dropped: PacketsDropped::default(),
             rate: Rate::new(Instant::now()),
-            written: 0,
+            beyond_rate: LeftOut::default(),
+            beyond_queue: LeftOut::default(),
             failed: CapturesFailed::default(),
-            trouble: None,
+            queue: Arc::new(queue),
+            writing: None,
             news: Vec::new(),
-        })
+        }
     }
 
-    /// Other limits from now on. Captures that exceed them go at once.
-    pub fn set_limits(&mut self, max_bytes: u64, max_files: usize) {
-        match self.folder.set_limits(Limits { bytes: max_bytes, files: max_files }) {
-            Ok(()) => self.try_again(Instant::now()),
-            Err(error) => self.in_trouble(&error, 0),
-        }
+    /// Other limits from now on. Captures that exceed them go soon.
+    pub fn set_limits(&self, max_bytes: u64, max_files: usize) {
+        self.queue.set_limits(Limits { bytes: max_bytes, files: max_files });
     }
 
     /// Takes packets, in the order of time.
@@ -111,33 +129,25 @@ impl Recorder {
         }
     }
 
-    /// Nothing more will be told of this incident: writes its capture. `None` = it has no packets, or they could not be
-    /// written, which [`Self::take_news`] says.
-    pub fn concluded(&mut self, incident: &Incident) -> Option<PathBuf> {
-        let isn = incident.connection.isn?;
+    /// Nothing more will be told of this incident: its capture is written soon, if it has packets. What is not written is
+    /// counted, and [`Self::take_news`] says why.
+    pub fn concluded(&mut self, incident: &Arc<Incident>) {
+        let Some(isn) = incident.connection.isn else { return };
         let packets = self.waiting.tell(isn, ());
         let beyond = self.beyond.remove(&isn).unwrap_or_default();
         if packets.is_empty() {
-            return None;
+            return;
         }
-        if let Err(first) = self.rate.spend(Instant::now()) {
+        let now = Instant::now();
+        if !self.rate.spend(now) {
             self.failed.rate += 1;
-            self.news.extend(first);
-            return None;
-        }
-        let content = self.content(incident, &packets, &beyond).map_err(RecorderError::content);
-        let bytes = content.as_ref().map_or(0, Vec::len);
-        match content.and_then(|content| self.folder.write(incident, &content)) {
-            Ok(path) => {
-                self.written += 1;
-                self.out_of_trouble();
-                Some(path)
-            }
-            Err(error) => {
-                self.failed.write += 1;
-                self.in_trouble(&error, bytes);
-                None
-            }
+            let too_many =
+                format!("more incidents than {} a second: not each gets a capture", rate::PER_SECOND);
+            self.news.extend(self.beyond_rate.one_more(now, &too_many));
+        } else if !self.queue.push(Capture { incident: Arc::clone(incident), packets, beyond }) {
+            self.failed.queue += 1;
+            let too_slow = "the disk is slower than incidents come: not each gets a capture";
+            self.news.extend(self.beyond_queue.one_more(now, too_slow));
         }
     }
 
@@ -151,85 +161,34 @@ impl Recorder {
 
     /// How it is.
     pub fn view(&self) -> RecorderView {
-        let (captures, bytes) = self.folder.held();
-        RecorderView {
-            captures,
-            bytes,
-            written: self.written,
-            removed: self.folder.removed(),
-            failed: self.failed,
-            packets_dropped: self.dropped,
-            trouble: self.trouble.as_ref().map(|trouble| trouble.text.clone()),
-        }
+        let view = self.queue.view();
+        let failed = CapturesFailed { write: view.failed.write, ..self.failed };
+        RecorderView { failed, packets_dropped: self.dropped, ..view }
     }
 
     /// What changed since the last call, one sentence each: it cannot write, for another reason, or can again; incidents are
     /// too many for a capture each, or not any more. Call it now and then, whether anything happened or not.
     pub fn take_news(&mut self) -> Vec<String> {
-        self.look_after(Instant::now());
+        let now = Instant::now();
+        let over = [&mut self.beyond_rate, &mut self.beyond_queue].map(|left_out| left_out.over(now));
+        self.news.extend(over.into_iter().flatten());
+        self.news.extend(self.queue.take_news());
         std::mem::take(&mut self.news)
     }
 
-    fn look_after(&mut self, now: Instant) {
-        self.news.extend(self.rate.over(now));
-        let due = |trouble: &Trouble| now.saturating_duration_since(trouble.seen) >= CHECK_EVERY;
-        if self.trouble.as_ref().is_some_and(due) {
-            self.try_again(now);
+    /// Waits until what was concluded is written, at most for `limit`. Nothing is taken afterwards.
+    pub async fn drain(&mut self, limit: Duration) {
+        self.queue.close();
+        let Some(mut writing) = self.writing.take() else { return };
+        if timeout(limit, &mut writing).await.is_err() {
+            // The thread ends with the capture that it is writing.
+            let left = self.queue.give_up();
+            self.news.push(format!("flight recorder: {left} captures were not written in time"));
         }
-    }
-
-    /// Finds out whether a trouble is over.
-    fn try_again(&mut self, now: Instant) {
-        let Some(trouble) = &mut self.trouble else { return };
-        trouble.seen = now;
-        let bytes = trouble.bytes;
-        match self.folder.try_out(bytes) {
-            Ok(()) => self.out_of_trouble(),
-            Err(error) => self.in_trouble(&error, bytes),
-        }
-    }
-
-    fn in_trouble(&mut self, error: &RecorderError, bytes: usize) {
-        let text = error.to_string();
-        if self.trouble.as_ref().is_none_or(|trouble| trouble.text != text) {
-            self.news.push(text.clone());
-        }
-        self.trouble = Some(Trouble { text, bytes, seen: Instant::now() });
-    }
-
-    fn out_of_trouble(&mut self) {
-        if let Some(Trouble { text, .. }) = self.trouble.take() {
-            self.news.push(format!("captures can be written again, after: {text}"));
-        }
-    }
-
-    /// The whole file: packets with what is said about them, the incident, and what each interface saw.
-    fn content(
-        &self,
-        incident: &Incident,
-        packets: &[LivePacket],
-        beyond: &BTreeMap<PacketDevice, u64>,
-    ) -> std::io::Result<Vec<u8>> {
-        let mut names = Descriptions::new(self.whose);
-        let mut file = CaptureFile::new(Vec::new())?;
-        let mut seen = beyond.clone();
-        for packet in packets {
-            let comments = comments(incident, packet.device.link, &packet.bytes);
-            file.packet(packet, &comments, &mut names)?;
-            *seen.entry(packet.device.clone()).or_default() += 1;
-        }
-        let times = || packets.iter().map(|packet| packet.at);
-        let (start, at) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-        file.custom_json(&serde_json::to_vec(incident).map_err(std::io::Error::other)?)?;
-        file.statistics(|device| Statistics {
-            start,
-            at,
-            accepted: seen.get(device).copied().unwrap_or(0),
-            dropped: beyond.get(device).copied().unwrap_or(0),
-        })?;
-        Ok(std::mem::take(file.get_mut()))
     }
 }
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod tests;

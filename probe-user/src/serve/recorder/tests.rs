@@ -15,44 +15,88 @@ fn options(dir: &Path, max_bytes: u64, max_files: usize) -> Options {
     Options { dir: dir.to_owned(), max_bytes, max_files }
 }
 
-fn recorder(dir: &Path) -> Recorder {
-    Recorder::open(options(dir, MANY, 100)).unwrap()
+/// A recorder at work, and what it tells.
+pub(super) struct Tested {
+    pub(super) recorder: Recorder,
+    pub(super) recent: Recent,
+}
+
+impl Tested {
+    pub(super) fn open(options: Options) -> Self {
+        let recent = Recent::default();
+        Self { recorder: Recorder::open(options).unwrap().start(recent.clone()), recent }
+    }
+
+    /// Where the capture of an incident is, once all is written.
+    pub(super) fn conclude(&mut self, incident: Incident) -> Option<PathBuf> {
+        let incident = Arc::new(incident);
+        self.recent.push(Arc::clone(&incident));
+        self.recorder.concluded(&incident);
+        self.recorder.queue.settle();
+        self.recent.get(&incident.id).unwrap().capture
+    }
+
+    pub(super) fn set_limits(&self, max_bytes: u64, max_files: usize) {
+        self.recorder.set_limits(max_bytes, max_files);
+        self.recorder.queue.settle();
+    }
+
+    pub(super) fn check(&self) {
+        self.recorder.queue.check();
+        self.recorder.queue.settle();
+    }
+
+    pub(super) fn view(&self) -> RecorderView {
+        self.recorder.view()
+    }
+
+    pub(super) fn take(&mut self, packets: Vec<LivePacket>) {
+        self.recorder.take(packets);
+    }
+
+    pub(super) fn take_news(&mut self) -> Vec<String> {
+        self.recorder.take_news()
+    }
+}
+
+pub(super) fn recorder(dir: &Path) -> Tested {
+    Tested::open(options(dir, MANY, 100))
 }
 
 /// An incident of its own: another time, another connection.
-fn incident(number: u32) -> Incident {
+pub(super) fn incident(number: u32) -> Incident {
     let mut incident = samples::hijacked();
     incident.id = format!("20220915T19{number:04}.533940000Z-10.23.77.129:36704-10.23.77.138:80");
     incident.connection.isn = Some(number);
     incident
 }
 
-fn record(recorder: &mut Recorder, number: u32) -> Option<PathBuf> {
+pub(super) fn record(recorder: &mut Tested, number: u32) -> Option<PathBuf> {
     recorder.take(vec![packet(number, number.into()), packet(number, Nanos::from(number) + 1)]);
-    recorder.concluded(&incident(number))
+    recorder.conclude(incident(number))
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-fn times(path: &Path) -> Vec<Nanos> {
+pub(super) fn times(path: &Path) -> Vec<Nanos> {
     let mut times = Vec::new();
     let account = capture::read(fs::File::open(path).unwrap(), &mut |frame| times.extend(frame.at)).unwrap();
     assert_eq!((account.damaged, account.cut), (0, false), "{:?}", account.notes);
     times
 }
 
-#[test]
-fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
+#[tokio::test]
+async fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("captures");
     let mut recorder = recorder(&dir);
     recorder.take(vec![packet(1, 10), packet(2, 11), packet(1, 12)]);
-    let path = recorder.concluded(&incident(1)).unwrap();
+    let path = recorder.conclude(incident(1)).unwrap();
     assert_eq!(times(&path), [10, 12]);
     let name = "portclash-20220915T190001.533940000Z-10.23.77.129_36704-10.23.77.138_80-1.pcapng";
     assert_eq!(names(&dir), [name]);
@@ -62,9 +106,9 @@ fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
     assert!(content.contains("portclash.incident/v1") && content.contains(&incident(1).id));
     // What comes later is dropped, what nobody asked for is not written.
     recorder.take(vec![packet(1, 13)]);
-    recorder.unwanted(Some(2));
+    recorder.recorder.unwanted(Some(2));
     recorder.take(vec![packet(2, 14)]);
-    assert_eq!(recorder.concluded(&incident(2)), None);
+    assert_eq!(recorder.conclude(incident(2)), None);
     let bytes = fs::metadata(&path).unwrap().len();
     let packets_dropped = PacketsDropped { late: 2, ..PacketsDropped::default() };
     let expected =
@@ -72,19 +116,19 @@ fn one_incident_is_one_file_with_its_packets_and_the_incident_itself() {
     assert_eq!((recorder.view(), recorder.take_news()), (expected, vec![]));
 }
 
-#[test]
-fn an_incident_without_packets_or_sequence_number_has_no_file() {
+#[tokio::test]
+async fn an_incident_without_packets_or_sequence_number_has_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = recorder(folder.path());
-    assert_eq!(recorder.concluded(&incident(1)), None);
+    assert_eq!(recorder.conclude(incident(1)), None);
     let mut unknown = incident(2);
     unknown.connection.isn = None;
-    assert_eq!(recorder.concluded(&unknown), None);
+    assert_eq!(recorder.conclude(unknown), None);
     assert_eq!((names(folder.path()).len(), recorder.view()), (0, RecorderView::default()));
 }
 
-#[test]
-fn the_oldest_captures_go_first_and_files_of_others_stay() {
+#[tokio::test]
+async fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let foreign = [
@@ -103,7 +147,7 @@ fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let target = dir.join("notes.txt");
     let link = dir.join("portclash-00000000T000000.0Z-a-b-0.pcapng");
     std::os::unix::fs::symlink(&target, &link).unwrap();
-    let mut recorder = Recorder::open(options(dir, MANY, 2)).unwrap();
+    let mut recorder = Tested::open(options(dir, MANY, 2));
     let paths: Vec<_> = [1, 2, 3].map(|number| record(&mut recorder, number).unwrap()).into();
     assert_eq!(exist(&paths), [false, true, true]);
     assert!(foreign.iter().all(|name| dir.join(name).exists()) && link.is_symlink());
@@ -115,9 +159,9 @@ fn the_oldest_captures_go_first_and_files_of_others_stay() {
     let last = record(&mut recorder, 4).unwrap();
     assert!(last.exists() && !paths[2].exists());
     // An earlier run's count as well.
-    let again = Recorder::open(options(dir, MANY, 100)).unwrap();
+    let again = Tested::open(options(dir, MANY, 100));
     assert_eq!(again.view().captures, 1);
-    let none = Recorder::open(options(dir, 0, 100)).unwrap();
+    let none = Tested::open(options(dir, 0, 100));
     assert_eq!((none.view().captures, none.view().removed, last.exists()), (0, 1, false));
 }
 
@@ -126,14 +170,14 @@ fn exist(paths: &[PathBuf]) -> Vec<bool> {
 }
 
 /// Names begin with the time of the incident, and somebody may set the clock back.
-#[test]
-fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says() {
+#[tokio::test]
+async fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
+    let mut recorder = Tested::open(options(dir, MANY, 4));
     let mut paths: Vec<_> = [9, 8, 2].map(|number| record(&mut recorder, number).unwrap()).into();
     drop(recorder);
-    let mut recorder = Recorder::open(options(dir, MANY, 4)).unwrap();
+    let mut recorder = Tested::open(options(dir, MANY, 4));
     paths.extend([1, 7].map(|number| record(&mut recorder, number).unwrap()));
     assert_eq!(exist(&paths), [false, true, true, true, true]);
     // Ten come after nine, not after one.
@@ -141,8 +185,8 @@ fn the_oldest_captures_are_those_that_were_written_first_whatever_the_clock_says
     assert_eq!(exist(&paths), [[false; 8].as_slice(), &[true; 4]].concat());
 }
 
-#[test]
-fn what_an_earlier_run_left_unfinished_goes_unless_it_is_being_written() {
+#[tokio::test]
+async fn what_an_earlier_run_left_unfinished_goes_unless_it_is_being_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let [first, second] =
@@ -169,8 +213,8 @@ fn a_directory_that_is_none_is_refused_and_a_link_as_well() {
     }
 }
 
-#[test]
-fn a_removed_directory_is_made_again() {
+#[tokio::test]
+async fn a_removed_directory_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("captures");
     let mut recorder = recorder(&dir);
@@ -180,8 +224,8 @@ fn a_removed_directory_is_made_again() {
     assert_eq!(recorder.view().captures, 1);
 }
 
-#[test]
-fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
+#[tokio::test]
+async fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("captures");
     let mut recorder = recorder(&dir);
@@ -205,8 +249,8 @@ fn what_cannot_be_written_is_said_once_and_so_is_that_it_can_again() {
     assert!(recorder.take_news()[0].contains("raise the limit"));
 }
 
-#[test]
-fn a_trouble_is_over_when_captures_could_be_written_again_not_when_the_next_one_is() {
+#[tokio::test]
+async fn a_trouble_is_over_when_captures_could_be_written_again_not_when_the_next_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("captures");
     let mut recorder = recorder(&dir);
@@ -214,18 +258,17 @@ fn a_trouble_is_over_when_captures_could_be_written_again_not_when_the_next_one_
     fs::write(&dir, "in its place").unwrap();
     assert_eq!(record(&mut recorder, 1), None);
     let [trouble] = &*recorder.take_news() else { panic!("told more than once") };
-    let start = Instant::now();
-    recorder.look_after(start + CHECK_EVERY);
+    recorder.check();
     assert_eq!((recorder.take_news(), recorder.view().trouble.as_ref()), (vec![], Some(trouble)));
     fs::remove_file(&dir).unwrap();
-    recorder.look_after(start + CHECK_EVERY * 3);
+    recorder.check();
     let over = format!("captures can be written again, after: {trouble}");
     assert_eq!((recorder.take_news(), recorder.view().trouble), (vec![over], None));
     assert_eq!((names(&dir).len(), recorder.view().failed.write), (0, 1));
     // Too large for all of them: until that is changed.
     recorder.set_limits(100, 9);
     assert_eq!(record(&mut recorder, 2), None);
-    recorder.look_after(start + CHECK_EVERY * 6);
+    recorder.check();
     assert!(recorder.view().trouble.is_some());
     recorder.set_limits(MANY, 9);
     assert_eq!(recorder.view().trouble, None);
@@ -252,8 +295,8 @@ impl Drop for Mounted {
     }
 }
 
-#[test]
-fn a_full_disk_is_survived() {
+#[tokio::test]
+async fn a_full_disk_is_survived() {
     let Some((folder, mounted)) = small_disk() else { return };
     let mut recorder = recorder(folder.path());
     let first = record(&mut recorder, 1).unwrap();
@@ -270,7 +313,7 @@ fn a_full_disk_is_survived() {
     assert_eq!(names(folder.path()).len(), 2, "nothing half written stays");
     assert_eq!(times(&first), [1, 2]);
     fs::remove_file(filler).unwrap();
-    recorder.look_after(Instant::now() + CHECK_EVERY);
+    recorder.check();
     assert_eq!(recorder.view().trouble, None);
     assert!(record(&mut recorder, 4).unwrap().exists());
     assert_eq!((recorder.view().written, recorder.view().trouble), (2, None));
@@ -282,36 +325,6 @@ fn a_full_disk_is_survived() {
         assert!(recorder.take_news()[0].contains("Read-only file system"));
         assert_eq!(recorder.view().failed.write, 3);
     }
-}
-
-#[test]
-fn packets_that_wait_are_bounded_per_connection_and_altogether() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut recorder = recorder(folder.path());
-    recorder.take((0..300).map(|at| packet(1, at)).collect());
-    let path = recorder.concluded(&incident(1)).unwrap();
-    assert_eq!(times(&path), (0..256).collect::<Vec<_>>());
-    let account = capture::read(fs::File::open(&path).unwrap(), &mut |_| {}).unwrap();
-    assert_eq!(account.interfaces[0].dropped, Some(44), "the file says what it lacks");
-    let one_each = (0..4097).map(|number| packet(number + 10, number.into()));
-    recorder.take(one_each.collect());
-    assert_eq!(recorder.concluded(&incident(10)), None, "the oldest made room");
-    assert!(recorder.concluded(&incident(11)).is_some());
-    let expected = PacketsDropped { late: 0, of_long_connections: 44, no_room: 1 };
-    assert_eq!(recorder.view().packets_dropped, expected);
-}
-
-#[test]
-fn a_flood_of_incidents_is_no_trouble_and_is_told_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut recorder = recorder(folder.path());
-    let written = (0..1000).filter(|number| record(&mut recorder, *number).is_some()).count() as u64;
-    let news = recorder.take_news();
-    assert!(news.len() == 1 && news[0].contains("more incidents than 4 a second"), "{news:?}");
-    let view = recorder.view();
-    let failed = CapturesFailed { rate: 1000 - written, write: 0 };
-    assert_eq!((view.written, view.failed, view.trouble), (written, failed, None));
-    assert!(written >= 256);
 }
 
 /// The lab's collision, as packets of the trace.
@@ -334,14 +347,14 @@ impl Progress for Silent {
     fn at(&mut self, _: u64) {}
 }
 
-#[test]
-fn an_analysis_of_the_capture_gives_the_incident() {
+#[tokio::test]
+async fn an_analysis_of_the_capture_gives_the_incident() {
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = recorder(folder.path());
     let mut live = incident(77);
     recorder.take(lab_packets(77));
     live.connection.isn = Some(77);
-    let path = recorder.concluded(&live).unwrap();
+    let path = recorder.conclude(live.clone()).unwrap();
     let read = offline::read(&[path], &offline::Options::default(), &mut Silent).unwrap();
     assert_eq!(read.material.earlier.len(), 1, "the incident's own JSON");
     let analysis = conclude(&read.material, &read.packets);
@@ -350,14 +363,14 @@ fn an_analysis_of_the_capture_gives_the_incident() {
 }
 
 /// Wireshark's own reader, where it is installed; nothing else here needs it.
-#[test]
-fn tshark_reads_it_without_complaint() {
+#[tokio::test]
+async fn tshark_reads_it_without_complaint() {
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = recorder(folder.path());
     let packets = lab_packets(5);
     let count = packets.len();
     recorder.take(packets);
-    let path = recorder.concluded(&incident(5)).unwrap();
+    let path = recorder.conclude(incident(5)).unwrap();
     let mut tshark = std::process::Command::new("tshark");
     let fields = ["-n", "-T", "fields", "-e", "frame.comment", "-e", "tcp.flags.str"];
     let Ok(output) = tshark.arg("-r").arg(&path).args(fields).output() else { return };
