@@ -1,7 +1,7 @@
 //! `portclash serve`: options from everywhere, and a run from start to end.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -111,10 +111,15 @@ impl Sidecar {
     pub(super) fn hear(&mut self, wanted: &str) {
         let mut buffer = [0; 4096];
         loop {
-            let Ok(length) = self.manager.recv(&mut buffer) else {
-                let _ = self.child.kill();
-                let _ = self.stderr.read_to_string(&mut self.said);
-                panic!("never heard {wanted}: {}", self.said);
+            let length = match self.manager.recv(&mut buffer) {
+                Ok(length) => length,
+                // A wait with a time limit is not taken up again by the kernel after this process was stopped.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let _ = self.child.kill();
+                    let _ = self.stderr.read_to_string(&mut self.said);
+                    panic!("never heard {wanted} ({error}): {}", self.said);
+                }
             };
             if String::from_utf8_lossy(&buffer[..length]).starts_with(wanted) {
                 return;
