@@ -11,13 +11,10 @@ use caps::CapsHashSet;
 use super::output::complain;
 use super::serve::Args;
 use crate::kernel::refusal;
+use crate::node::configured;
 use crate::serve::privileges::{self, Confined, Plan};
 use crate::sources::kubelet_log::{KubeletLog, KubeletLogSource};
 use crate::sources::live::Live;
-
-/// What says how sysctls are set, below the root of the node's files.
-const SYSCTL_FILES: [&str; 5] =
-    ["etc/sysctl.conf", "etc/sysctl.d", "usr/lib/sysctl.d", "usr/local/lib/sysctl.d", "run/sysctl.d"];
 
 /// Where the node's files are. In a container that is the root of process 1, and going there takes CAP_SYS_PTRACE: it is
 /// opened while there is one.
@@ -43,7 +40,8 @@ impl NodeRoot {
 /// What is still read and written afterwards. `root`: where the node's files are.
 pub(super) fn plan(args: &Args, ways: &[PathBuf], root: &Path, log: Option<&KubeletLogSource>) -> Plan {
     let mut plan = Plan::new();
-    plan.reads.extend(SYSCTL_FILES.map(|path| root.join(path)));
+    // No node has all of them.
+    plan.reads.extend(configured::sysctl_paths(root).filter(|path| path.exists()));
     let http = &args.http;
     let secrets = [&http.token_file, &http.tls_cert, &http.tls_key];
     let secrets = secrets.into_iter().flatten().chain(ways).chain(&args.config.config);
@@ -84,7 +82,6 @@ pub(super) fn confine(plan: Plan, live: &mut Live) -> Result<Confined> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::configured;
 
     #[test]
     fn the_nodes_files_are_read_by_what_was_opened() {

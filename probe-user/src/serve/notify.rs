@@ -94,7 +94,13 @@ mod tests {
     fn heard(socket: &UnixDatagram) -> String {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut buffer = [0; 256];
-        let length = socket.recv(&mut buffer).unwrap();
+        let length = loop {
+            match socket.recv(&mut buffer) {
+                // A wait with a time limit is not taken up again by the kernel after this process was stopped.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                got => break got.unwrap(),
+            }
+        };
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 

@@ -56,7 +56,7 @@ pub(crate) fn sysctl_files() -> Outcome {
     fs::write(folder.join("99-x.conf"), "net.ipv4.ip_local_port_range = 1024 65000\n").unwrap();
     let secret = root.join("etc/secret");
     fs::write(&secret, "x").unwrap();
-    with(|plan| plan.reads.push(folder));
+    with(|plan| plan.reads.extend(configured::sysctl_paths(&root)));
     let found = configured::read_under(&root);
     let files: Vec<_> = found.settings.iter().map(|setting| setting.file.clone()).collect();
     assert_eq!(files, [Path::new("/etc/sysctl.d/99-x.conf")], "{found:?}");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use arguments::{Argument, Component};
 pub use disagreements::{Finding, Severity, disagreements};
-pub use sysctl_files::{ParsedFile, Setting, parse_sysctl_file};
+pub use sysctl_files::{ParsedFile, Setting, parse_sysctl_file, sysctl_paths};
 
 use rooted::Root;
 

@@ -13,6 +13,13 @@ const FOLDERS: [&str; 5] =
     ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
 /// Read last by `sysctl --system`; systemd-sysctl reads it only through a link in `/etc/sysctl.d`.
 pub(super) const LAST_FILE: &str = "/etc/sysctl.conf";
+
+/// Where sysctl files are: folders and a single file, below the root folder.
+pub fn sysctl_paths(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let paths = FOLDERS.into_iter().chain([LAST_FILE]);
+    paths.map(move |path| root.join(path.trim_start_matches('/')))
+}
+
 /// What patterns are matched against.
 const KEYS: [&str; 5] = [
     "net.ipv4.ip_local_port_range",

@@ -59,12 +59,7 @@ const READS: &[&str] = &[
     "/usr/share/zoneinfo",
     // Names of namespaces.
     "/run/netns",
-    // What sets the port range, for the check of exposure.
-    "/etc/sysctl.conf",
-    "/etc/sysctl.d",
-    "/run/sysctl.d",
-    "/usr/local/lib/sysctl.d",
-    "/usr/lib/sysctl.d",
+    // What sets the port range, for the check of exposure, besides sysctl files.
     "/etc/kubernetes/manifests",
     // Authorities of public servers, links followed.
     "/etc/ssl/certs",
